@@ -1,0 +1,47 @@
+"""The command line: which program an argument list means, and the one place where errors become exit codes.
+
+0 all done, 1 an error or at least one failed image, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from upscale.cli.console import error_line
+from upscale.cli.doctor import doctor
+from upscale.cli.run import run
+from upscale.cli.train import train
+from upscale.errors import UpscaleError
+
+COMMANDS: dict[str, Callable[..., None]] = {"train": train, "doctor": doctor}
+"""A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program on ``arguments``, by default those of the process, and exit."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    app = typer.Typer(
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    if command is None:
+        app.command(no_args_is_help=True, epilog=_commands())(run)
+        name = "upscale"
+    else:
+        app.command()(command)
+        name = f"upscale {arguments.pop(0)}"
+    try:
+        app(arguments, prog_name=name)
+    except UpscaleError as error:
+        error_line(error)
+        sys.exit(1)
+
+
+def _commands() -> str:
+    lines = (f"upscale {name}: {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    return "\n\n".join(("Other commands, each with its own --help:", *lines))

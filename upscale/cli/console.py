@@ -1,0 +1,47 @@
+"""What the commands print with: consoles, the error line, JSON events, progress bars."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from upscale.errors import UpscaleError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def error_line(error: UpscaleError, place: str = "") -> None:
+    """Print an error and its hint; ``place`` stands before a message that does not name it itself."""
+    message = error.message if place in error.message else f"{place}: {error.message}"
+    err.print(Text.assemble(("error: ", "bold red"), message))  # Text: no markup in what comes from outside
+    if error.hint:
+        err.print(Text.assemble(("hint: ", "bold cyan"), error.hint))
+
+
+def notice(text: str) -> None:
+    """Print a remark."""
+    err.print(Text.assemble(("note: ", "bold yellow"), text))
+
+
+def event(fields: Mapping[str, Any]) -> None:
+    """Print one JSON object on a line of its own."""
+    print(json.dumps(fields, ensure_ascii=False), flush=True)  # noqa: T201
+
+
+def progress(*, quiet: bool) -> Progress:
+    """Return progress bars on standard error; none where it is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[unit]}"),
+        TimeRemainingColumn(),
+        console=err,
+        disable=quiet or not err.is_terminal,
+        transient=True,
+    )

@@ -1,0 +1,130 @@
+"""Which device, which precision, and how large a tile suits them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+import torch
+
+from upscale.errors import DeviceUnavailable
+from upscale.options import Precision
+
+DTYPES = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
+
+    Raises:
+        DeviceUnavailable: an unknown name, or a device that this machine or this PyTorch does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceUnavailable(f"--device {name}: {why_not_cuda()}", "`upscale doctor` shows the way to a GPU")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceUnavailable(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+        return device
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise DeviceUnavailable("--device mps: this machine has no Apple GPU", "use --device auto")
+        return device
+    raise DeviceUnavailable(f"--device {name}: no such device", "use auto, cpu, cuda, cuda:N or mps")
+
+
+def why_not_cuda() -> str:
+    """Return why CUDA cannot be used, in words."""
+    if torch.version.cuda is None and getattr(torch.version, "hip", None) is None:
+        return f"this PyTorch ({torch.__version__}) is built without CUDA"
+    return "PyTorch has CUDA but finds no GPU or driver"
+
+
+def describe(device: torch.device) -> str:
+    """Return what ``device`` is, in words."""
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        return f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB"
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def advice(device: torch.device) -> list[str]:
+    """Return why ``device`` and its precision are not faster ones, and the command that would change it."""
+    if device.type != "cpu":
+        return []
+    remarks = []
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        remarks.append("a GPU is there but not chosen: use --device auto")
+    elif _has_nvidia_gpu() and torch.version.cuda is None:
+        remarks.append(
+            f"there is an NVIDIA GPU, but {why_not_cuda()}; install one with it, on Linux:"
+            " pip install --force-reinstall torch; elsewhere take the command from pytorch.org"
+        )
+    elif _has_nvidia_gpu():
+        remarks.append("there is an NVIDIA GPU, but its driver does not answer: update it, then run nvidia-smi")
+    else:
+        remarks.append("no GPU was found, so the CPU is used")
+    if not has_native_bf16():
+        remarks.append("this CPU has no native bf16 (AVX512-BF16, AMX), so float32 is used, about half as fast")
+    cores = os.cpu_count() or 1
+    if torch.get_num_threads() < cores // 2:
+        remarks.append(f"only {torch.get_num_threads()} of {cores} processors are used: export OMP_NUM_THREADS={cores}")
+    return remarks
+
+
+def _has_nvidia_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """Turn ``auto`` into fp16 on a GPU, bf16 on a CPU that multiplies bf16 natively, fp32 elsewhere."""
+    if precision is not Precision.AUTO:
+        return precision
+    if device.type in ("cuda", "mps"):
+        return Precision.FP16
+    return Precision.BF16 if has_native_bf16() else Precision.FP32
+
+
+def has_native_bf16() -> bool:
+    """Tell whether this CPU multiplies bf16 in hardware; emulated, it is many times slower than float32."""
+    if platform.machine() in ("arm64", "aarch64"):
+        return platform.system() == "Linux" and "bf16" in _cpu_flags()
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def default_tile(device: torch.device) -> int:
+    """Return the edge of a tile in LR pixels that suits ``device``.
+
+    On a CPU larger tiles only leave the cache; on a GPU they fill the chip.
+    """
+    return 384 if device.type == "cpu" else 512
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether ``error`` says that the device's memory does not suffice."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("can't allocate memory", "out of memory", "not enough memory")
+    )

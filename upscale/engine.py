@@ -1,0 +1,308 @@
+"""Upscaler: networks + device + precision + tiling = image -> image."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import combinations_with_replacement, zip_longest
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upscale import store
+from upscale.catalog import DEFAULT_MODEL, shipped
+from upscale.checkpoint import load_generator
+from upscale.device import DTYPES, default_tile, is_out_of_memory, resolve_device, resolve_precision
+from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
+from upscale.images import Image, Pixels
+from upscale.imaging import BandResizer, bleed, resize_array, to_array, to_tensor
+from upscale.models import Generator, build
+from upscale.options import MAX_SCALE, MIN_TILE, Precision, Target, Tiling
+from upscale.tiling import Span, plan_spans
+
+EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equal the untiled result
+CORE = 32  # LR pixels that a tile of an exact network adds at least along each axis
+FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
+
+OnTile = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upscaled:
+    """What ``Upscaler.upscale`` made, and how."""
+
+    image: Image
+    tiles: int
+    tile_size: int
+    """LR pixels, after any halving for want of memory."""
+    float32_tiles: int
+    """Computed again because half precision was not finite."""
+    seconds: float
+
+
+def load(
+    model: str = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: Precision = Precision.AUTO,
+    tiling: Tiling | None = None,
+) -> Upscaler:
+    """Return an upscaler for ``model``: a name or a family of the catalogue, or a checkpoint file.
+
+    Raises:
+        UnknownWeights, ChecksumMismatch, IncompatibleCheckpoint: the network cannot be had.
+        DeviceUnavailable: the device is not there.
+    """
+    torch_device = resolve_device(device)
+    generators = []
+    for entry in shipped().find(model):
+        path = store.locate(entry)
+        if path is None:
+            generators.append(build(entry.network or {}, entry.name).eval())
+        else:
+            generators.append(load_generator(path, entry.network))
+    return Upscaler(generators, torch_device, resolve_precision(precision, torch_device), tiling or Tiling())
+
+
+class Upscaler:
+    """Networks of one family on one device.
+
+    Attributes:
+        tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so; nothing else
+            of an upscaler changes.
+    """
+
+    def __init__(
+        self, generators: Sequence[Generator], device: torch.device, precision: Precision, tiling: Tiling
+    ) -> None:
+        self.generators = {generator.scale: generator for generator in generators}
+        self.device = device
+        self.precision = precision
+        self.tiling = tiling
+        self._networks: dict[int, _Network] = {}
+
+    @property
+    def native(self) -> Target:
+        """The largest scale of a single pass."""
+        return Target(Fraction(max(self.generators)))
+
+    def upscale(self, image: Image, target: Target | None = None, on_tile: OnTile | None = None) -> Upscaled:
+        """Enlarge ``image`` to ``target``, by default to the network's own scale.
+
+        The networks run as often as it takes to reach the target, and the result is reduced to it, antialiased and
+        from float. ``on_tile(done, total)`` is called after each tile.
+
+        Raises:
+            InputError: the networks cannot reach the target.
+            OutOfMemory: not enough memory, also with the smallest tile.
+            NonFiniteOutput: the network gives NaN or infinity even in float32.
+        """
+        began = time.perf_counter()
+        passes = [self._network(scale) for scale in self._plan(target or self.native)]
+        height, width = (target or self.native).size(*image.pixels.shape[:2])
+        pixels: Pixels = image.pixels if image.alpha is None else bleed(image.pixels, image.alpha)
+        progress = _Progress(on_tile, self._count_tiles(passes, *pixels.shape[:2]))
+        for network in passes[:-1]:  # sixteen bits between passes: no visible loss at half of float32's memory
+            h, w = pixels.shape[:2]
+            intermediate = self._bands(network, pixels, progress, progress.tile)
+            pixels = _collect(intermediate, network.scale * h, network.scale * w, np.dtype(np.uint16))
+        h, w = pixels.shape[:2]
+        resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width)
+        bands = (
+            _grey(part) if image.grayscale else part
+            for band in self._bands(passes[-1], pixels, progress, progress.tile)
+            for part in resizer.push(band)
+        )
+        return Upscaled(
+            image=replace(
+                image,
+                pixels=_collect(bands, height, width, image.pixels.dtype),
+                alpha=None if image.alpha is None else resize_array(image.alpha, height, width),
+            ),
+            tiles=progress.done,
+            tile_size=self._geometry(passes[-1].generator)[0],
+            float32_tiles=progress.float32_tiles,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _plan(self, target: Target) -> list[int]:
+        """Return the scales of the passes: the fewest whose product is the least that reaches ``target``."""
+        if any(generator.any_scale for generator in self.generators.values()):
+            return [-(-target.scale.numerator // target.scale.denominator)]
+        scales = sorted(self.generators, reverse=True)
+        reaching: list[tuple[int, ...]] = [
+            passes
+            for count in range(1, MAX_SCALE.bit_length())
+            for passes in combinations_with_replacement(scales, count)
+            if prod(passes) >= target.scale
+        ]
+        if not reaching:
+            raise InputError(f"this network keeps the size, so it cannot reach x{target}", "use -x 1")
+        return list(min(reaching, key=prod))  # the first of equals: fewest passes
+
+    def _network(self, scale: int) -> _Network:
+        if scale not in self._networks:
+            generator = self.generators.get(scale) or next(iter(self.generators.values())).at_scale(scale)
+            self._networks[scale] = _Network(generator, self.device, self.precision)
+        return self._networks[scale]
+
+    def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
+        """Return tile size, overlap, and whether tiles are cut hard, for ``generator``.
+
+        Raises:
+            InputError: the overlap asked for is more than half of the device's usual tile.
+        """
+        size = self.tiling.size or default_tile(self.device)
+        exact = 2 * generator.radius
+        if self.tiling.overlap is not None:
+            overlap = min(self.tiling.overlap, size // 2)
+        elif generator.radius <= EXACT_RADIUS:
+            overlap = exact
+            size = max(size, overlap + CORE)
+        else:
+            overlap = min(FADED_OVERLAP, size // 4)
+        m = generator.multiple_of
+        return -(-size // m) * m, overlap, overlap >= exact
+
+    def _spans(self, network: _Network, height: int, width: int) -> tuple[list[Span], list[Span]]:
+        """Return the rows and the columns of tiles for an image of ``height`` by ``width``."""
+        size, overlap, hard = self._geometry(network.generator)
+        m = network.generator.multiple_of
+        rows, columns = (plan_spans(n, size, overlap, hard=hard, multiple_of=m) for n in (height, width))
+        return rows, columns
+
+    def _count_tiles(self, passes: Sequence[_Network], height: int, width: int) -> int:
+        total = 0
+        for network in passes:
+            rows, columns = self._spans(network, height, width)
+            total += len(rows) * len(columns)
+            height, width = network.scale * height, network.scale * width
+        return total
+
+    def _bands(
+        self, network: _Network, pixels: Pixels, progress: _Progress, on_tile: Callable[[], None] | None
+    ) -> Iterator[Tensor]:
+        """Yield the rows of the network's result for ``pixels`` ``[h, w, 3]`` as soon as they are final.
+
+        Bands are float32 ``[3, n, s*w]`` in [0, 1] on the CPU, from top to bottom.
+        """
+        h, w = pixels.shape[:2]
+        s = network.scale
+        rows, columns = self._spans(network, h, w)
+        carry = torch.empty(3, 0, s * w)
+        top = 0  # LR row at which the strip begins
+        for row, following in zip_longest(rows, rows[1:]):
+            strip = torch.zeros(3, s * (row.last - top), s * w)
+            strip[:, : carry.shape[1]] = carry
+            for column in columns:
+                sr = self._run_tile(network, pixels[row.start : row.stop, column.start : column.stop], progress)
+                y, x = s * (row.first - row.start), s * (column.first - column.start)
+                sr = sr[:, y : y + s * (row.last - row.first), x : x + s * (column.last - column.first)]
+                if row.fade:
+                    sr = sr * row.window(s)[:, None] * column.window(s)
+                strip[:, s * (row.first - top) :, s * column.first : s * column.last] += sr
+                if on_tile is not None:
+                    on_tile()
+            final = h if following is None else following.first
+            yield strip[:, : s * (final - top)]
+            carry = strip[:, s * (final - top) :]
+            top = final
+
+    def _run_tile(self, network: _Network, tile: Pixels, progress: _Progress) -> Tensor:
+        """Return the network's result for ``tile`` ``[h, w, 3]``: float32 ``[3, s*h, s*w]`` in [0, 1] on the CPU.
+
+        A tile that does not fit into memory is done in smaller ones, and so is what follows it.
+        """
+        edge = max(tile.shape[:2])
+        if edge <= self._geometry(network.generator)[0]:
+            try:
+                return network.run(to_tensor(tile), progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(network, edge, error)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return torch.cat(list(self._bands(network, tile, progress, None)), 1)
+
+    def _shrink(self, network: _Network, edge: int, error: BaseException) -> None:
+        """Halve the tile from ``edge``, or say that it cannot be less."""
+        half = max(MIN_TILE, edge // 2)
+        overlap = None if self.tiling.overlap is None else min(self.tiling.overlap, half // 2)
+        self.tiling = Tiling(size=half, overlap=overlap)
+        if self._geometry(network.generator)[0] >= edge:
+            raise OutOfMemory(
+                f"{self.device}: not enough memory, also with a tile of {edge} pixels",
+                "close other programs, or use --device cpu",
+            ) from error
+
+
+def _collect(bands: Iterable[Tensor], height: int, width: int, dtype: np.dtype[Any]) -> Pixels:
+    """Round ``bands`` of float32 ``[3, n, width]`` into one array ``[height, width, 3]`` of ``dtype``."""
+    pixels = np.empty((height, width, 3), dtype)
+    top = 0
+    for band in bands:
+        pixels[top : top + band.shape[1]] = to_array(band, dtype)
+        top += band.shape[1]
+    return pixels
+
+
+def _grey(band: Tensor) -> Tensor:
+    return band.mean(0, keepdim=True).expand(3, -1, -1)
+
+
+class _Network:
+    """A generator on its device: float32, and a half-precision copy for the forward pass."""
+
+    def __init__(self, generator: Generator, device: torch.device, precision: Precision) -> None:
+        self.generator = generator
+        self.scale = generator.scale
+        self.device = device
+        self.layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
+        versions = [copy.deepcopy(generator)]
+        if precision is not Precision.FP32 and next(generator.parameters(), None) is not None:
+            versions.insert(0, copy.deepcopy(generator))
+            versions[0].to_precision(DTYPES[precision])
+        self.versions = [version.to(device, memory_format=self.layout) for version in versions]  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def run(self, lr: Tensor, progress: _Progress) -> Tensor:
+        """Map ``lr`` ``[3, h, w]`` to ``[3, s*h, s*w]`` on the CPU, in float32 if half precision overflows."""
+        h, w = lr.shape[1:]
+        m = self.generator.multiple_of
+        x = lr.to(self.device)[None].contiguous(memory_format=self.layout)
+        if h % m or w % m:
+            # Reflection needs more pixels than it adds; a picture of one or two pixels repeats its last.
+            mode = "reflect" if min(h, w) >= m else "replicate"
+            x = F.pad(x, (0, -w % m, 0, -h % m), mode=mode)
+        for attempt, version in enumerate(self.versions):
+            sr: Tensor = version(x)[0, :, : self.scale * h, : self.scale * w]
+            if bool(torch.isfinite(sr).all()):
+                progress.float32_tiles += attempt
+                return sr.clamp(0, 1).cpu()
+        raise NonFiniteOutput(
+            "the network gives values that are not finite, even in float32",
+            "the weights are damaged: fetch them again",
+        )
+
+
+class _Progress:
+    """Counts tiles and tells the caller."""
+
+    def __init__(self, on_tile: OnTile | None, total: int) -> None:
+        self.on_tile = on_tile
+        self.total = total
+        self.done = 0
+        self.float32_tiles = 0
+
+    def tile(self) -> None:
+        self.done += 1
+        if self.on_tile is not None:
+            self.on_tile(self.done, self.total)

@@ -1,0 +1,38 @@
+"""The networks: what a generator promises, and the table of those there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from upscale.config import parse
+from upscale.errors import ConfigError
+from upscale.models.base import Generator
+from upscale.models.classical import Bicubic, Lanczos
+from upscale.models.compact import Compact
+from upscale.models.rrdbnet import RRDBNet
+from upscale.models.srresnet import SRResNet
+
+__all__ = ["GENERATORS", "Generator", "build"]
+
+GENERATORS: dict[str, type[Generator]] = {
+    "compact": Compact,
+    "srresnet": SRResNet,
+    "rrdbnet": RRDBNet,
+    "bicubic": Bicubic,
+    "lanczos": Lanczos,
+}
+
+
+def build(network: Mapping[str, Any], where: str) -> Generator:
+    """Make the untrained generator that ``network`` (``{"arch": ..., hyper-parameters}``) describes.
+
+    Raises:
+        ConfigError: naming ``where``, for an unknown architecture or hyper-parameter.
+    """
+    arch = network.get("arch")
+    if arch not in GENERATORS:
+        raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, GENERATORS))}, got {arch!r}")
+    cls = GENERATORS[arch]
+    config = parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where)
+    return cls(config)

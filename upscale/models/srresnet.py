@@ -1,0 +1,85 @@
+"""SRResNet without batch normalisation (Ledig et al. 2017, as modified in BasicSR's MSRResNet)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upscale.models.base import Generator, count, run
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv2(relu(conv1(x)))``."""
+
+    def __init__(self, num_feat: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` ``[B, F, h, w]`` to the same shape."""
+        return x + self.conv2(F.relu(self.conv1(x)))  # type: ignore[no-any-return]
+
+
+class SRResNet(Generator):
+    """Residual blocks at LR size, then pixel shuffling; the input, bilinearly enlarged, is added."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Hyper-parameters."""
+
+        scale: Literal[2, 3, 4] = 4
+        num_feat: int = 64
+        num_block: int = 16
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.scale
+        nf = config.num_feat
+        self.conv_first = nn.Conv2d(3, nf, 3, padding=1)
+        self.body = nn.Sequential(*(ResidualBlock(nf) for _ in range(config.num_block)))
+        self.factors = {2: (2,), 3: (3,), 4: (2, 2)}[config.scale]
+        self.upconv1 = nn.Conv2d(nf, nf * self.factors[0] ** 2, 3, padding=1)
+        if len(self.factors) == 2:
+            self.upconv2 = nn.Conv2d(nf, nf * self.factors[1] ** 2, 3, padding=1)
+        self.conv_hr = nn.Conv2d(nf, nf, 3, padding=1)
+        self.conv_last = nn.Conv2d(nf, 3, 3, padding=1)
+        self.edges = ("conv_first", "conv_last")
+        # conv_first, the body and upconv1 reach one LR pixel each; what follows at twice or four times the size
+        # (upconv2 1/2, conv_hr and conv_last 1/4 each) reaches one more, and so does the bilinear enlargement.
+        self.radius = 2 * config.num_block + 2 + (1 if len(self.factors) == 1 else 2)
+
+    @classmethod
+    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:  # noqa: D102
+        first, up = shapes.get("conv_first.weight"), shapes.get("upconv1.weight")
+        if first is None or up is None or "body.0.conv1.weight" not in shapes or first[1:] != (3, 3, 3):
+            return None
+        return {
+            "scale": 4 if "upconv2.weight" in shapes else {4: 2, 9: 3}.get(up[0] // first[0], 0),
+            "num_feat": first[0],
+            "num_block": count(shapes, r"body\.(\d+)\.conv1\.weight"),
+        }
+
+    def initialise(self) -> None:
+        """Kaiming-normal, a tenth of it (ESRGAN, section 3.1: residual networks like a small start)."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+                layer.weight.data.mul_(0.1)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Enlarge ``lr`` ``[B, 3, h, w]``."""
+        x = F.leaky_relu(self.conv_first(lr), 0.1)
+        x = self.body(x.to(self.upconv1.weight.dtype))  # [B, F, h, w]
+        x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), self.factors[0]), 0.1)
+        if len(self.factors) == 2:
+            x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), self.factors[1]), 0.1)
+        x = F.leaky_relu(self.conv_hr(x), 0.1)  # [B, F, s*h, s*w]
+        base = F.interpolate(lr, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return run(self.conv_last, x) + base

@@ -1,0 +1,179 @@
+"""HR pictures -> aligned, augmented batches of (lr, gt)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from upscale.errors import InputError, UpscaleError
+from upscale.files import replacing
+from upscale.images import Pixels, is_picture, read_image
+from upscale.imaging import to_array, to_tensor
+from upscale.train.degradation import MARGIN, degrade
+from upscale.train.recipe import Recipe
+
+
+class Batch(NamedTuple):
+    """Aligned crops."""
+
+    lr: Tensor  # [B, 3, h, w] float32 in [0, 1]
+    gt: Tensor  # [B, 3, s*h, s*w]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Decoded pictures, each uint8 ``[H, W, 3]``, in one memory-mapped file."""
+
+    names: Sequence[str]
+    arrays: Sequence[Pixels]
+    digest: str
+    """Identifies the data: sha256 over names, sizes and dates of the files."""
+    skipped: Sequence[str]
+    """What could not be used, and why."""
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """Return the pictures in ``folder`` and below, sorted.
+
+    Raises:
+        InputError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path))
+    if not paths:
+        raise InputError(f"{folder}: no pictures in it")
+    return paths
+
+
+def open_pictures(folder: Path, smallest: int, on_picture: Callable[[int, int], None] | None = None) -> Pictures:
+    """Decode the pictures of ``folder`` once into the cache; those under ``smallest`` pixels wide or high are skipped.
+
+    ``on_picture(done, total)`` is called while decoding.
+
+    Raises:
+        InputError: no picture can be used.
+    """
+    paths = find_pictures(folder)
+    digest = hashlib.sha256()
+    for path in paths:
+        facts = path.stat()
+        digest.update(f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    digest.update(str(smallest).encode())
+    cache = user_cache_path("upscale") / "train" / f"{digest.hexdigest()[:24]}.rgb"
+    index = cache.with_suffix(".json")
+    if not index.is_file():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        _decode(paths, folder, smallest, cache, index, on_picture)
+    table = json.loads(index.read_text(encoding="utf-8"))
+    if not table["shapes"]:
+        raise InputError(
+            f"{folder}: none of its {len(paths)} pictures can be used", f"the first: {table['skipped'][0]}"
+        )
+    everything = np.memmap(cache, np.uint8, "r")
+    ends = np.cumsum([height * width * 3 for height, width in table["shapes"]])
+    arrays = [
+        everything[end - height * width * 3 : end].reshape(height, width, 3)
+        for end, (height, width) in zip(ends, table["shapes"], strict=True)
+    ]
+    return Pictures(table["names"], arrays, digest.hexdigest(), table["skipped"])
+
+
+def _decode(
+    paths: Sequence[Path],
+    folder: Path,
+    smallest: int,
+    cache: Path,
+    index: Path,
+    on_picture: Callable[[int, int], None] | None,
+) -> None:
+    names, shapes, skipped = [], [], []
+    with replacing(cache) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
+        for done, (path, result) in enumerate(zip(paths, pool.map(_load, paths), strict=True), 1):
+            name = str(path.relative_to(folder))
+            if isinstance(result, str):
+                skipped.append(result)
+            elif min(result.shape[:2]) < smallest:
+                skipped.append(f"{name}: {result.shape[1]}x{result.shape[0]} is smaller than a crop of {smallest}")
+            else:
+                file.write(result.tobytes())
+                names.append(name)
+                shapes.append(result.shape[:2])
+            if on_picture is not None:
+                on_picture(done, len(paths))
+    with replacing(index) as temporary:  # written last: an index that exists has a whole cache
+        temporary.write_text(json.dumps({"names": names, "shapes": shapes, "skipped": skipped}), encoding="utf-8")
+
+
+def _load(path: Path) -> Pixels | str:
+    try:
+        image = read_image(path)
+    except UpscaleError as error:
+        return error.message
+    return to_array(to_tensor(image.pixels), np.dtype(np.uint8)) if image.pixels.dtype != np.uint8 else image.pixels
+
+
+class Batches:
+    """Random crops as batches; each is a function of the seed and the step alone, so a resumed run sees the same."""
+
+    def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
+        self.arrays = pictures.arrays
+        self.recipe = recipe
+        # In proportion to the edge, not the area: a panorama has more pixels than it has content.
+        edges = np.sqrt([array.shape[0] * array.shape[1] for array in self.arrays])
+        self._shares = edges / edges.sum()
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """Yield the batch of ``step`` and those after it; the next is made while one is in use."""
+        with ThreadPoolExecutor(1) as pool:
+            upcoming = pool.submit(self.batch, step)
+            while True:
+                step += 1
+                current, upcoming = upcoming, pool.submit(self.batch, step)
+                yield current.result()
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of ``step``."""
+        rng = np.random.default_rng([self.recipe.seed, step])
+        scale = self.recipe.scale
+        crops = [self._crop(rng) for _ in range(self.recipe.data.batch_size)]
+        gt = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        lr, edge = degrade(gt, scale), MARGIN * scale
+        return Batch(
+            lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
+            gt[..., edge:-edge, edge:-edge].contiguous(),
+        )
+
+    def _crop(self, rng: np.random.Generator) -> Pixels:
+        size = crop_size(self.recipe)
+        array = self.arrays[rng.choice(len(self.arrays), p=self._shares)]
+        candidates = []
+        for _ in range(self.recipe.data.candidates):
+            y = rng.integers(array.shape[0] - size + 1)
+            x = rng.integers(array.shape[1] - size + 1)
+            candidates.append(array[y : y + size, x : x + size])
+        crop = candidates[0] if len(candidates) == 1 else max(candidates, key=_detail)
+        turns, mirror = int(rng.integers(4)), rng.integers(2)
+        crop = np.rot90(crop, turns)
+        return np.ascontiguousarray(crop[:, ::-1] if mirror else crop)
+
+
+def crop_size(recipe: Recipe) -> int:
+    """Return the edge of the crops that are cut from pictures: GT and the margin around it."""
+    return recipe.data.gt_size + 2 * MARGIN * recipe.scale
+
+
+def _detail(crop: Pixels) -> float:
+    """Return the mean step between neighbours on a grid of every second pixel of the green channel."""
+    green = crop[::2, ::2, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())

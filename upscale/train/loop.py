@@ -1,0 +1,242 @@
+"""Steps, validation, EMA, checkpoints, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from upscale import __version__, store
+from upscale.catalog import shipped
+from upscale.checkpoint import load_generator, save_generator
+from upscale.device import DTYPES, resolve_precision
+from upscale.errors import ConfigError, InputError
+from upscale.files import replacing
+from upscale.images import read_image
+from upscale.imaging import to_tensor
+from upscale.metrics import METRICS, prepare
+from upscale.models import Generator, build
+from upscale.options import Precision
+from upscale.train.data import Batches, Pictures, find_pictures
+from upscale.train.degradation import degrade
+from upscale.train.muon import Muon
+from upscale.train.recipe import Recipe, to_toml
+from upscale.train.step import Objective, TrainState, train_step
+
+Event = Mapping[str, Any]
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A validation picture and its reduction."""
+
+    name: str
+    lr: Tensor  # [1, 3, h, w]
+    gt: Tensor  # [1, 3, s*h, s*w]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended."""
+
+    generator: Path
+    """The network to use."""
+    metrics: Mapping[str, float]
+    finished: bool
+    """False where a signal ended the run early; ``resume`` goes on from there."""
+
+
+def train(
+    recipe: Recipe,
+    pictures: Pictures,
+    valid: Sequence[Pair],
+    out: Path,
+    device: torch.device,
+    *,
+    resume: bool,
+    on_event: OnEvent,
+) -> Result:
+    """Train as ``recipe`` says, in the folder ``out``; ``on_event`` gets what also goes to ``log.jsonl``.
+
+    Raises:
+        ConfigError: ``out`` holds another run, or ``resume`` finds none or one of another recipe.
+    """
+    state = _resume(recipe, out, device) if resume else _start(recipe, out, device)
+    precision = resolve_precision(Precision.AUTO, device)
+    autocast = None if precision is Precision.FP32 else DTYPES[Precision.BF16]
+    objective = Objective(losses=recipe.losses, clip=recipe.optim.clip, autocast=autocast)
+    batches = Batches(pictures, recipe).starting_at(state.step)
+    metrics: dict[str, float] = {}
+    began, first = time.perf_counter(), state.step
+    with _log(out, on_event) as log, _interruptible() as interrupted:
+        log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
+        while state.step < recipe.steps and not interrupted:
+            _set_rate(state.optimizer, recipe, state.step)
+            batch = next(batches)
+            terms = train_step(state, type(batch)(batch.lr.to(device), batch.gt.to(device)), objective)
+            if state.step % recipe.log_every == 0:
+                rate = (state.step - first) / (time.perf_counter() - began)
+                values = {name: float(value) for name, value in terms.items()}
+                log({"event": "step", "step": state.step, **values, "steps_per_second": round(rate, 3)})
+            if state.step % recipe.valid_every == 0 or state.step == recipe.steps:
+                metrics = validate(_averaged(state), valid, device)
+                log({"event": "valid", "step": state.step, **metrics})
+                _save_state(state, out)
+        _save_state(state, out)
+    path = out / f"generator-{state.step:07d}.safetensors"
+    about = {
+        "trained_by": f"upscale {__version__}",
+        "step": state.step,
+        "recipe": to_toml(recipe),
+        "data": pictures.digest,
+        "metrics": {name: round(value, 4) for name, value in metrics.items()},
+    }
+    save_generator(path, _averaged(state), about, torch.float16)
+    return Result(path, metrics, state.step >= recipe.steps)
+
+
+def load_pairs(folder: Path, scale: int) -> list[Pair]:
+    """Read the pictures of ``folder``, cut to a multiple of ``scale``, and reduce them bicubic."""
+    pairs = []
+    for path in find_pictures(folder):
+        gt = to_tensor(read_image(path).pixels)[None].double()
+        gt = gt[..., : gt.shape[-2] // scale * scale, : gt.shape[-1] // scale * scale]
+        if min(gt.shape[-2:]) < 16 * scale:
+            raise InputError(f"{path}: too small to validate x{scale} on", f"remove it from {folder}")
+        pairs.append(Pair(path.name, degrade(gt, scale).float(), gt))
+    return pairs
+
+
+@torch.inference_mode()
+def validate(generator: Generator, pairs: Sequence[Pair], device: torch.device) -> dict[str, float]:
+    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge."""
+    totals = dict.fromkeys(METRICS, 0.0)
+    for pair in pairs:
+        sr = generator(pair.lr.to(device)).cpu()
+        compared, truth = prepare(sr, generator.scale), prepare(pair.gt, generator.scale)
+        for name, metric in METRICS.items():
+            totals[name] += float(metric.function(compared, truth)) / len(pairs)
+    return totals
+
+
+def _start(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
+    if (out / "state.pt").exists():
+        raise ConfigError(f"{out}: holds a training run already", "go on with --resume, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    torch.manual_seed(recipe.seed)
+    generator = build(recipe.generator, "generator")
+    generator.initialise()
+    if recipe.init is not None:
+        _start_from(generator, recipe.init)
+    return _state(generator, recipe, device)
+
+
+def _start_from(generator: Generator, init: str) -> None:
+    """Copy the tensors of the network ``init`` into ``generator``, except those of another shape (another scale)."""
+    entry = shipped().find(init)[0]
+    path = store.locate(entry)
+    if path is None:
+        raise ConfigError(f"init: {init} has no weights")
+    source = load_generator(path, entry.network).state_dict()
+    own = generator.state_dict()
+    fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
+    if len(fitting) < len(own) // 2:
+        raise ConfigError(f"init: {init} is another architecture; {len(fitting)} of {len(own)} tensors fit")
+    generator.load_state_dict({**own, **fitting})
+
+
+def _state(generator: Generator, recipe: Recipe, device: torch.device) -> TrainState:
+    generator = generator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer: Optimizer
+    if recipe.optim.kind == "muon":
+        optimizer = Muon(generator.parameters(), recipe.optim.lr)
+    else:
+        optimizer = Adam(generator.parameters(), recipe.optim.lr, betas=(0.9, 0.99), foreach=True)
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))  # type: ignore[no-untyped-call]
+    return TrainState(step=0, generator=generator, ema=ema, optimizer=optimizer)
+
+
+def _resume(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
+    path = out / "state.pt"
+    if not path.is_file():
+        raise ConfigError(f"{out}: no training run to resume", "leave --resume out to start one")
+    if (out / "recipe.toml").read_text(encoding="utf-8") != to_toml(recipe):
+        raise ConfigError(
+            f"{out}: was started with another recipe", f"use --recipe {out / 'recipe.toml'}, or another --out"
+        )
+    saved = torch.load(path, map_location=device, weights_only=True)
+    state = _state(build(recipe.generator, "generator"), recipe, device)
+    state.generator.load_state_dict(saved["generator"])
+    state.ema.load_state_dict(saved["ema"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.step, state.skipped = saved["step"], saved["skipped"]
+    return state
+
+
+def _save_state(state: TrainState, out: Path) -> None:
+    content = {
+        "step": state.step,
+        "skipped": state.skipped,
+        "generator": state.generator.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+    with replacing(out / "state.pt") as temporary:
+        torch.save(content, temporary)
+
+
+def _averaged(state: TrainState) -> Generator:
+    module = state.ema.module
+    assert isinstance(module, Generator)
+    return module
+
+
+def _set_rate(optimizer: Optimizer, recipe: Recipe, step: int) -> None:
+    """Warm up linearly, then follow half a cosine down to ``final`` of the peak (Loshchilov and Hutter 2017)."""
+    optim = recipe.optim
+    warm = min(1.0, (step + 1) / (optim.warmup + 1))
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / recipe.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = optim.lr * warm * (optim.final + (1 - optim.final) * cosine)
+
+
+@contextmanager
+def _log(out: Path, on_event: OnEvent) -> Iterator[OnEvent]:
+    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
+
+        def log(event: Event) -> None:
+            file.write(json.dumps({"time": round(time.time(), 1), **event}) + "\n")
+            file.flush()
+            on_event(event)
+
+        yield log
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Yield a list that SIGINT and SIGTERM append to, so that a step is finished and saved before the run ends."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

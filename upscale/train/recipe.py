@@ -1,0 +1,130 @@
+"""Recipe: every number that defines a training run."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from upscale.config import did_you_mean, parse
+from upscale.errors import ConfigError
+from upscale.losses import LOSSES
+
+_SHIPPED = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """How pictures become batches."""
+
+    gt_size: int
+    """Edge of a GT crop in pixels, a multiple of the scale."""
+    batch_size: int
+    candidates: int = 1
+    """Of so many random crops, the one with most detail is taken: most of a photograph is sky and blur."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """How gradients become steps."""
+
+    kind: Literal["adam", "muon"] = "adam"
+    lr: float
+    """Peak learning rate; reached after ``warmup`` steps, then along half a cosine to ``final`` of it."""
+    warmup: int = 0
+    final: float = 0.01
+    clip: float | None = None
+    """Largest norm of the gradient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A training run."""
+
+    steps: int
+    generator: Mapping[str, Any]
+    """``{"arch": ..., hyper-parameters}``, the scale among them."""
+    data: DataConfig
+    losses: Mapping[str, float]
+    """Weight of each loss."""
+    optim: OptimConfig
+    init: str | None = None
+    """Name or file of the network to start from; where its last layer is of another scale, that layer starts anew."""
+    ema_decay: float = 0.999
+    seed: int = 0
+    log_every: int = 50
+    valid_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in self.losses:
+            if name not in LOSSES:
+                hint = did_you_mean(name, LOSSES)
+                raise ValueError(f"unknown loss {name!r}" + (f"; {hint}" if hint else ""))
+        for name in ("steps", "log_every", "valid_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.data.gt_size % self.scale:
+            raise ValueError(f"data.gt_size {self.data.gt_size} is not a multiple of the scale {self.scale}")
+
+    @property
+    def scale(self) -> int:
+        """The factor that the network is trained for."""
+        return int(self.generator.get("scale", 4))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe that comes with the package, or a TOML file; apply ``overrides`` ``"optim.lr=1e-4"``.
+
+    Raises:
+        ConfigError: no such recipe, or a key or value that does not fit.
+    """
+    path = _SHIPPED / f"{name_or_path}.toml"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        shipped = sorted(p.stem for p in _SHIPPED.glob("*.toml"))
+        raise ConfigError(f"unknown recipe {name_or_path!r}", f"known are {', '.join(shipped)}, or a TOML file")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return parse(Recipe, table, path.name)
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return ``recipe`` as TOML that ``load_recipe`` reads back."""
+    table = {key: value for key, value in asdict(recipe).items() if value is not None}
+    lines = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for section, values in table.items():
+        if isinstance(values, dict):
+            lines += ["", f"[{section}]"]
+            lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected KEY=VALUE", "for example --set optim.lr=1e-4")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: {section} is not a table")
+    table[name] = value
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
