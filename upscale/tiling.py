@@ -62,7 +62,7 @@ def plan_spans(length: int, tile: int, overlap: int, *, hard: bool, multiple_of:
     >>> [(s.start, s.stop) for s in plan_spans(100, tile=48, overlap=8, hard=False)]
     [(0, 48), (26, 74), (52, 100)]
     """
-    fade = 0 if hard else overlap / 2
+    fade = 0 if hard or overlap < 2 else overlap / 2  # one shared pixel has no room for a fade
     if length <= tile:
         return [Span(0, length, None, None, fade)]
     steps = -(-(length - tile) // multiple_of)  # from the first start to the last, in units of the grid
