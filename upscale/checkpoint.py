@@ -86,7 +86,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error) and "Unsupported" not in str(error):
+        if "Unsupported global" not in str(error) and "Unsupported class" not in str(error):
             raise _unreadable(path) from error
         raise IncompatibleCheckpoint(
             f"{path}: holds Python objects, not just tensors; it could run code and is not opened",

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from upscale import __version__, store
 from upscale.catalog import shipped
@@ -166,8 +166,21 @@ def _state(generator: Generator, recipe: Recipe, device: torch.device) -> TrainS
         optimizer = Muon(generator.parameters(), recipe.optim.lr)
     else:
         optimizer = Adam(generator.parameters(), recipe.optim.lr, betas=(0.9, 0.99), foreach=True)
-    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))  # type: ignore[no-untyped-call]
+    ema = AveragedModel(generator, multi_avg_fn=_moving_average(recipe.ema_decay))
     return TrainState(step=0, generator=generator, ema=ema, optimizer=optimizer)
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return an exponential moving average that forgets the start: its decay grows to ``decay`` with the count."""
+
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        updates = int(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return update
 
 
 def _resume(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
