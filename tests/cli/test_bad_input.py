@@ -150,11 +150,11 @@ def test_a_checkpoint_with_code_in_it_is_refused(run: Callable[..., Outcome], tm
     save_picture(tmp_path / "ok.png")
     torch.save({"params": Evil()}, tmp_path / "zipped.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Evil()))
-    for name in ("zipped.pth", "plain.pth"):
+    for name, fact in (("zipped.pth", "could run code"), ("plain.pth", "not a readable checkpoint")):
         code, _, err = run("ok.png", "-m", name)
         assert code == 1
         assert err.startswith("error: ")
-        assert f"{name}: holds Python objects" in err
+        assert fact in err
     assert not (tmp_path / "pwned").exists()
 
 
