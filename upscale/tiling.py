@@ -56,8 +56,9 @@ def _smooth(t: Tensor) -> Tensor:
 def plan_spans(length: int, tile: int, overlap: int, *, hard: bool, multiple_of: int = 1) -> list[Span]:
     """Cover ``length`` pixels with equally sized tiles of at most ``tile`` that share at least ``overlap``.
 
-    As few tiles as ``tile`` allows, and no larger than that number needs. ``overlap`` is less than ``tile``; for fades (``hard`` false) it is at most half of it, so that a tile's two fades
-    never meet. Tiles start at multiples of ``multiple_of``, a network's pixel-unshuffle grid.
+    As few tiles as ``tile`` allows, and no larger than that number needs. ``overlap`` is less than ``tile``; for fades
+    (``hard`` false) it is at most half of it, so that a tile's two fades never meet. Tiles start at multiples of
+    ``multiple_of``, a network's pixel-unshuffle grid.
 
     >>> [(s.start, s.stop) for s in plan_spans(100, tile=48, overlap=8, hard=False)]
     [(0, 39), (30, 69), (61, 100)]
