@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from upscale.errors import ConfigError, IncompatibleCheckpoint
 from upscale.files import replacing
 from upscale.models import GENERATORS, Generator, build
+from upscale.models.features import EXTRACTORS, FeatureExtractor
 
 WRAPPERS = ("params_ema", "params", "state_dict")  # in order of preference
 METADATA_KEY = "upscale"
@@ -46,6 +47,20 @@ def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Gene
     _check_keys(generator, state_dict, path)
     generator.load_state_dict({key: value.float() for key, value in state_dict.items()}, assign=True)
     return generator.requires_grad_(False).eval()
+
+
+def load_extractor(path: Path, kind: str, layers: Collection[str]) -> FeatureExtractor:
+    """Return the feature extractor ``kind`` up to the last of ``layers``, with the weights in ``path``.
+
+    Raises:
+        IncompatibleCheckpoint: not a checkpoint of that classifier.
+    """
+    extractor = EXTRACTORS[kind](layers)
+    wanted = extractor.state_dict()
+    found = {key: value.float() for key, value in read_state_dict(path).items() if key in wanted}
+    _check_keys(extractor, found, path)
+    extractor.load_state_dict(found)
+    return extractor.requires_grad_(False).eval()
 
 
 def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -131,8 +146,8 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _check_keys(generator: Generator, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    expected = {key: tuple(value.shape) for key, value in generator.state_dict().items()}
+def _check_keys(network: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state_dict.items()}
     faults = [
         ("missing", [key for key in expected if key not in found]),
@@ -148,7 +163,7 @@ def _check_keys(generator: Generator, state_dict: Mapping[str, Tensor], path: Pa
     ]
     described = [f"{what}: {', '.join(keys[:3])}" + (" ..." if len(keys) > 3 else "") for what, keys in faults if keys]
     if described:
-        raise IncompatibleCheckpoint(f"{path}: does not fit {type(generator).__name__}; {'; '.join(described)}")
+        raise IncompatibleCheckpoint(f"{path}: does not fit {type(network).__name__}; {'; '.join(described)}")
 
 
 def _unreadable(path: Path) -> IncompatibleCheckpoint:

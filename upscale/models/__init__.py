@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from upscale.config import parse
 from upscale.errors import ConfigError
 from upscale.models.base import Generator
 from upscale.models.classical import Bicubic, Lanczos
 from upscale.models.compact import Compact
+from upscale.models.discriminators import DISCRIMINATORS
 from upscale.models.rrdbnet import RRDBNet
 from upscale.models.srresnet import SRResNet
 
-__all__ = ["GENERATORS", "Generator", "build"]
+__all__ = ["GENERATORS", "Generator", "build", "build_discriminator"]
 
 GENERATORS: dict[str, type[Generator]] = {
     "compact": Compact,
@@ -30,9 +33,21 @@ def build(network: Mapping[str, Any], where: str) -> Generator:
     Raises:
         ConfigError: naming ``where``, for an unknown architecture or hyper-parameter.
     """
-    arch = network.get("arch")
-    if arch not in GENERATORS:
-        raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, GENERATORS))}, got {arch!r}")
-    cls = GENERATORS[arch]
-    config = parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where)
-    return cls(config)
+    return _build(GENERATORS, network, where)
+
+
+def build_discriminator(network: Mapping[str, Any], where: str) -> nn.Module:
+    """Make the untrained discriminator that ``network`` describes; errors as ``build``."""
+    return _build(DISCRIMINATORS, network, where)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _build(table: Mapping[str, type[Network]], network: Mapping[str, Any], where: str) -> Network:
+    arch = str(network.get("arch"))
+    if arch not in table:
+        raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, table))}, got {arch!r}")
+    cls: Any = table[arch]
+    made: Network = cls(parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where))
+    return made
