@@ -11,8 +11,9 @@ import pickle
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ from upscale.errors import ConfigError, IncompatibleCheckpoint
 from upscale.files import replacing
 from upscale.models import GENERATORS, Generator, build
 from upscale.models.base import read_notes
+from upscale.models.features import EXTRACTORS, FeatureExtractor
 from upscale.models.layout import Layout
 
 WRAPPERS = (
@@ -55,6 +57,21 @@ def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Gene
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in fit.tensors.items()}
     fit.generator.load_state_dict(tensors, assign=True)
     return fit.generator.requires_grad_(False).eval()
+
+
+def load_extractor(path: Path, kind: str, layers: Collection[str]) -> FeatureExtractor:
+    """Return the feature extractor ``kind`` up to the last of ``layers``, with the weights in ``path``.
+
+    Raises:
+        IncompatibleCheckpoint: not a checkpoint of that classifier.
+    """
+    extractor = EXTRACTORS[kind](layers)
+    wanted = extractor.state_dict()
+    found = {key: value.float() for key, value in read_state_dict(path).items() if key in wanted}
+    if faults := _faults(wanted, found):
+        raise IncompatibleCheckpoint(f"{path}: does not fit {kind}; {'; '.join(faults)}")
+    extractor.load_state_dict(found)
+    return extractor.requires_grad_(False).eval()
 
 
 def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -117,7 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
             start = file.read(16)
         if start[:4] == b"PK\3\4":
             size = _check_zip(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = _unpickle(path)
         elif start[8:9] == b"{":
             size = path.stat().st_size
             content = _read_safetensors(path, struct.unpack("<Q", start[:8])[0])
@@ -126,11 +143,11 @@ def _read(path: Path) -> dict[str, Any]:
             with path.open("rb") as file:
                 for _ in range(4):  # a magic number, a version, the system's facts; then the state dict
                     _check_pickle(file, path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = _unpickle(path)
         else:
             raise _not_weights(path, start)
     except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error) and "Unsupported" not in str(error):
+        if "operand" in str(error):  # not even a pickle, or one cut short
             raise _unreadable(path) from error
         raise IncompatibleCheckpoint(
             f"{path}: holds Python objects, not just tensors; it could run code and is not opened",
@@ -146,6 +163,11 @@ def _read(path: Path) -> dict[str, Any]:
         if sum(value.numel() for value in state_dict.values()) > size:
             raise _too_much(path, "tensors larger than the file")  # views that repeat one number without end
     return dict(content)
+
+
+def _unpickle(path: Path) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # remarks on other versions of pickle
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _read_safetensors(path: Path, header: int) -> dict[str, Tensor]:

@@ -154,15 +154,11 @@ class Upscaler:
         return self._networks[scale]
 
     def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
-        """Return tile size, overlap, and whether tiles are cut hard, for ``generator``.
-
-        Raises:
-            InputError: the overlap asked for is more than half of the device's usual tile.
-        """
-        size = self.tiling.size or default_tile(self.device)
+        """Return tile size, overlap, and whether tiles are cut hard, for ``generator``."""
+        size = self.tiling.size or max(default_tile(self.device), 2 * (self.tiling.overlap or 0))
         exact = 2 * generator.radius
         if self.tiling.overlap is not None:
-            overlap = min(self.tiling.overlap, size // 2)
+            overlap = self.tiling.overlap
         elif generator.radius <= EXACT_RADIUS:
             overlap = exact
             size = max(size, overlap + CORE)
@@ -266,7 +262,7 @@ class _Network:
         self.scale = generator.scale
         self.device = device
         self.layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-        versions = [copy.deepcopy(generator)]
+        versions = [generator]
         if precision is not Precision.FP32 and next(generator.parameters(), None) is not None:
             versions.insert(0, copy.deepcopy(generator))
             versions[0].to_precision(DTYPES[precision])

@@ -1,14 +1,21 @@
-"""Pixel losses: ``(sr, gt) -> scalar``, inputs ``[B, 3, H, W]`` RGB, nominally in [0, 1]."""
+"""Pixel, perceptual and adversarial losses.
+
+Pixel losses are functions ``(sr, gt) -> scalar`` of ``[B, 3, H, W]`` RGB, nominally in [0, 1]; adversarial losses are
+pairs of functions ``(real_logits, fake_logits) -> scalar``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from upscale.imaging import rgb_to_y
+from upscale.models.features import FeatureExtractor
 
 
 def l1(sr: Tensor, gt: Tensor) -> Tensor:
@@ -31,9 +38,117 @@ def charbonnier(sr: Tensor, gt: Tensor) -> Tensor:
     return torch.sqrt((sr - gt).square() + 1e-6).mean()
 
 
+def fft(sr: Tensor, gt: Tensor) -> Tensor:
+    """Mean absolute difference of the orthonormal 2-D spectra, real and imaginary (Cho et al. 2021, equation 8)."""
+    return (torch.view_as_real(torch.fft.rfft2(sr - gt, norm="ortho"))).abs().mean()
+
+
+def total_variation(sr: Tensor, gt: Tensor) -> Tensor:
+    """Mean absolute step between neighbours of ``sr`` (Rudin et al. 1992, in its anisotropic form)."""
+    return (sr[..., 1:, :] - sr[..., :-1, :]).abs().mean() + (sr[..., 1:] - sr[..., :-1]).abs().mean()
+
+
+def ldl(sr: Tensor, gt: Tensor) -> Tensor:
+    """L1 weighted by where artefacts are likely (Liang et al. 2022, LDL, equations 2 to 4).
+
+    The weight is the local variance of the residual in a 7x7 window times a power of its global variance. The paper
+    also spares pixels where the averaged network is worse; that needs a second output and is left out.
+    """
+    residual = (gt - sr).abs().sum(1, keepdim=True)
+    padded = F.pad(residual, (3, 3, 3, 3), mode="reflect")
+    mean = F.avg_pool2d(padded, 7, 1)
+    local = (F.avg_pool2d(padded.square(), 7, 1) - mean.square()).clamp_min(0) * 49 / 48  # unbiased
+    overall = residual.var((1, 2, 3), keepdim=True) ** 0.2
+    return F.l1_loss((local * overall).detach() * sr, (local * overall).detach() * gt)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": l1,
     "l1_luma": l1_luma,
     "mse": mse,
     "charbonnier": charbonnier,
+    "fft": fft,
+    "total_variation": total_variation,
+    "ldl": ldl,
+}
+PERCEPTUAL = "perceptual"
+"""The loss that owns a network and so is made, not listed."""
+
+
+class PerceptualLoss(nn.Module):
+    """Distance between features of SR and GT (Johnson et al. 2016; before activation: ESRGAN, section 3.3)."""
+
+    def __init__(
+        self, extractor: FeatureExtractor, layers: Mapping[str, float], distance: Literal["l1", "mse"], scale: float
+    ) -> None:
+        """Weigh ``layers``; ``scale`` multiplies the features (SRGAN, section 3.2: 1/12.75 with MSE)."""
+        super().__init__()
+        self.extractor = extractor.requires_grad_(False).eval()
+        self.layers = layers
+        self.distance = {"l1": F.l1_loss, "mse": F.mse_loss}[distance]
+        self.scale = scale
+
+    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
+        """Return the weighted sum over the layers."""
+        found = self.extractor(sr)
+        with torch.no_grad():
+            expected = self.extractor(gt)
+        terms = [
+            weight * self.distance(self.scale * found[name], self.scale * expected[name])
+            for name, weight in self.layers.items()
+        ]
+        return torch.stack(terms).sum()
+
+
+LogitsLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class GanLoss:
+    """A row of GAN_LOSSES: functions of the discriminator's logits for GT and for SR."""
+
+    generator: LogitsLoss
+    discriminator: LogitsLoss
+    needs_real: bool
+    """Whether the generator's side looks at the logits of GT."""
+
+
+def _cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
+    """``-E[log D(real)] - E[log(1 - D(fake))]`` with ``D`` the sigmoid of the logits (Goodfellow 2014, equation 1)."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def _relative(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each side's logits less the mean of the other's (Jolicoeur-Martineau 2019, RaGAN)."""
+    return real - fake.mean(), fake - real.mean()
+
+
+def _relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
+    """Wang et al. 2018, ESRGAN, equation 2."""
+    real, fake = _relative(real, fake)
+    return _cross_entropy(fake, real)
+
+
+def _relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Wang et al. 2018, ESRGAN, equation 1."""
+    return _cross_entropy(*_relative(real, fake))
+
+
+GAN_LOSSES = {
+    # Goodfellow et al. 2014, section 3: the non-saturating form, and the game as it is first written down.
+    "vanilla": GanLoss(lambda real, fake: F.softplus(-fake).mean(), _cross_entropy, needs_real=False),
+    "minimax": GanLoss(lambda real, fake: -F.softplus(fake).mean(), _cross_entropy, needs_real=False),
+    # Mao et al. 2017, equation 9.
+    "lsgan": GanLoss(
+        lambda real, fake: 0.5 * (fake - 1).square().mean(),
+        lambda real, fake: 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean(),
+        needs_real=False,
+    ),
+    # Lim and Ye 2017, equations 4 and 5.
+    "hinge": GanLoss(
+        lambda real, fake: -fake.mean(),
+        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        needs_real=False,
+    ),
+    "relativistic": GanLoss(_relativistic_generator, _relativistic_discriminator, needs_real=True),
 }

@@ -54,23 +54,32 @@ def _smooth(t: Tensor) -> Tensor:
 
 
 def plan_spans(length: int, tile: int, overlap: int, *, hard: bool, multiple_of: int = 1) -> list[Span]:
-    """Cover ``length`` pixels with equally sized tiles that share at least ``overlap``.
+    """Cover ``length`` pixels with equally sized tiles of at most ``tile`` that share at least ``overlap``.
 
-    ``overlap`` is less than ``tile``; for fades (``hard`` false) it is at most half of it, so that a tile's two fades
-    never meet. Tiles start at multiples of ``multiple_of``, a network's pixel-unshuffle grid.
+    As few tiles as ``tile`` allows, and no larger than that number needs. ``overlap`` is less than ``tile``; for fades
+    (``hard`` false) it is at most half of it, so that a tile's two fades never meet. Tiles start at multiples of
+    ``multiple_of``, a network's pixel-unshuffle grid.
 
     >>> [(s.start, s.stop) for s in plan_spans(100, tile=48, overlap=8, hard=False)]
-    [(0, 48), (26, 74), (52, 100)]
+    [(0, 39), (30, 69), (61, 100)]
     """
-    fade = 0 if hard else overlap / 2
+    fade = 0 if hard or overlap < 2 else overlap / 2  # one shared pixel has no room for a fade
     if length <= tile:
         return [Span(0, length, None, None, fade)]
-    steps = -(-(length - tile) // multiple_of)  # from the first start to the last, in units of the grid
-    longest = max(1, (tile - overlap) // multiple_of)  # from one start to the next
-    count = 1 - (-steps // longest)
+    count = _count(length, tile, overlap, multiple_of)
+    while _count(length, tile - multiple_of, overlap, multiple_of) == count:
+        tile -= multiple_of
+    steps = -(-(length - tile) // multiple_of)
     starts = [i * steps // (count - 1) * multiple_of for i in range(count)]
     cuts = [(a + tile + b) // 2 for a, b in pairwise(starts)]
     return [
         Span(start, min(start + tile, length), fade_in_at, fade_out_at, fade)
         for start, fade_in_at, fade_out_at in zip(starts, [None, *cuts], [*cuts, None], strict=True)
     ]
+
+
+def _count(length: int, tile: int, overlap: int, multiple_of: int) -> int:
+    """Return how many tiles cover ``length``: their starts lie on the grid and at most ``tile - overlap`` apart."""
+    steps = -(-(length - tile) // multiple_of)  # from the first start to the last, in units of the grid
+    longest = max(1, (tile - overlap) // multiple_of)  # from one start to the next
+    return 1 - (-steps // longest)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from upscale.config import parse
 from upscale.errors import ConfigError
 from upscale.models.base import Generator
 from upscale.models.classical import Bicubic, Bilinear, Lanczos, Nearest, Wiener
 from upscale.models.compact import Compact
+from upscale.models.discriminators import DISCRIMINATORS
 from upscale.models.edsr import EDSR
 from upscale.models.espcn import ESPCN
 from upscale.models.fsrcnn import FSRCNN
@@ -20,7 +23,7 @@ from upscale.models.srgan import SRGAN
 from upscale.models.srresnet import SRResNet
 from upscale.models.vdsr import VDSR
 
-__all__ = ["GENERATORS", "Generator", "build"]
+__all__ = ["GENERATORS", "Generator", "build", "build_discriminator"]
 
 GENERATORS: dict[str, type[Generator]] = {
     "compact": Compact,
@@ -47,9 +50,21 @@ def build(network: Mapping[str, Any], where: str) -> Generator:
     Raises:
         ConfigError: naming ``where``, for an unknown architecture or hyper-parameter.
     """
-    arch = network.get("arch")
-    if arch not in GENERATORS:
-        raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, GENERATORS))}, got {arch!r}")
-    cls = GENERATORS[arch]
-    config = parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where)
-    return cls(config)
+    return _build(GENERATORS, network, where)
+
+
+def build_discriminator(network: Mapping[str, Any], where: str) -> nn.Module:
+    """Make the untrained discriminator that ``network`` describes; errors as ``build``."""
+    return _build(DISCRIMINATORS, network, where)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _build(table: Mapping[str, type[Network]], network: Mapping[str, Any], where: str) -> Network:
+    arch = str(network.get("arch"))
+    if arch not in table:
+        raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, table))}, got {arch!r}")
+    cls: Any = table[arch]
+    made: Network = cls(parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where))
+    return made

@@ -148,7 +148,8 @@ class Batches:
         scale = self.recipe.scale
         crops = [self._crop(rng) for _ in range(self.recipe.data.batch_size)]
         gt = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        lr, edge = degrade(gt, scale), MARGIN * scale
+        random = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        lr, edge = degrade(gt, scale, self.recipe.degradation, random), MARGIN * scale
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
             gt[..., edge:-edge, edge:-edge].contiguous(),

@@ -16,18 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from upscale import __version__, store
 from upscale.catalog import shipped
-from upscale.checkpoint import load_generator, save_generator
+from upscale.checkpoint import load_extractor, load_generator, save_generator
 from upscale.device import DTYPES, resolve_precision
 from upscale.errors import ConfigError, InputError
 from upscale.files import replacing
 from upscale.images import read_image
 from upscale.imaging import to_tensor
+from upscale.losses import GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
 from upscale.metrics import METRICS, prepare
-from upscale.models import Generator, build
+from upscale.models import Generator, build, build_discriminator
 from upscale.options import Precision
 from upscale.train.data import Batches, Pictures, find_pictures
 from upscale.train.degradation import degrade
@@ -75,16 +76,14 @@ def train(
         ConfigError: ``out`` holds another run, or ``resume`` finds none or one of another recipe.
     """
     state = _resume(recipe, out, device) if resume else _start(recipe, out, device)
-    precision = resolve_precision(Precision.AUTO, device)
-    autocast = None if precision is Precision.FP32 else DTYPES[Precision.BF16]
-    objective = Objective(losses=recipe.losses, clip=recipe.optim.clip, autocast=autocast)
+    objective = _objective(recipe, device)
     batches = Batches(pictures, recipe).starting_at(state.step)
     metrics: dict[str, float] = {}
     began, first = time.perf_counter(), state.step
     with _log(out, on_event) as log, _interruptible() as interrupted:
         log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
         while state.step < recipe.steps and not interrupted:
-            _set_rate(state.optimizer, recipe, state.step)
+            _set_rates(state, recipe)
             batch = next(batches)
             terms = train_step(state, type(batch)(batch.lr.to(device), batch.gt.to(device)), objective)
             if state.step % recipe.log_every == 0:
@@ -145,6 +144,31 @@ def _start(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     return _state(generator, recipe, device)
 
 
+def _objective(recipe: Recipe, device: torch.device) -> Objective:
+    losses: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor]]] = {}
+    for name, weight in recipe.losses.items():
+        losses[name] = (weight, _perceptual(recipe, device) if name == PERCEPTUAL else LOSSES[name])
+    precision = resolve_precision(Precision.AUTO, device)
+    return Objective(
+        losses=losses,
+        gan=None if recipe.gan is None else GAN_LOSSES[recipe.gan.kind],
+        gan_weight=0.0 if recipe.gan is None else recipe.gan.weight,
+        clip=recipe.optim.clip,
+        autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
+    )
+
+
+def _perceptual(recipe: Recipe, device: torch.device) -> PerceptualLoss:
+    config = recipe.perceptual
+    if config.file is None:
+        raise ConfigError(
+            f"the loss 'perceptual' needs the weights of {config.extractor}",
+            "--set perceptual.file=FILE names a state dict with torchvision's names",
+        )
+    extractor = load_extractor(Path(config.file), config.extractor, config.layers)
+    return PerceptualLoss(extractor, config.layers, config.distance, config.feature_scale).to(device)
+
+
 def _start_from(generator: Generator, init: str) -> None:
     """Copy the tensors of the network ``init`` into ``generator``, except those of another shape (another scale)."""
     entry = shipped().find(init)[0]
@@ -161,13 +185,32 @@ def _start_from(generator: Generator, init: str) -> None:
 
 def _state(generator: Generator, recipe: Recipe, device: torch.device) -> TrainState:
     generator = generator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    betas = (recipe.optim.betas[0], recipe.optim.betas[1])
     optimizer: Optimizer
     if recipe.optim.kind == "muon":
         optimizer = Muon(generator.parameters(), recipe.optim.lr)
     else:
-        optimizer = Adam(generator.parameters(), recipe.optim.lr, betas=(0.9, 0.99), foreach=True)
-    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))  # type: ignore[no-untyped-call]
-    return TrainState(step=0, generator=generator, ema=ema, optimizer=optimizer)
+        optimizer = Adam(generator.parameters(), recipe.optim.lr, betas=betas, foreach=True)
+    ema = AveragedModel(generator, multi_avg_fn=_moving_average(recipe.ema_decay))
+    state = TrainState(step=0, generator=generator, ema=ema, optimizer=optimizer)
+    if recipe.discriminator is not None and recipe.gan is not None:
+        state.discriminator = build_discriminator(recipe.discriminator, "discriminator").to(device).train()
+        rate = recipe.gan.lr or recipe.optim.lr
+        state.optimizer_d = Adam(state.discriminator.parameters(), rate, betas=betas, foreach=True)
+    return state
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return an exponential moving average that forgets the start: its decay grows to ``decay`` with the count."""
+
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        updates = int(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return update
 
 
 def _resume(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
@@ -183,6 +226,9 @@ def _resume(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     state.generator.load_state_dict(saved["generator"])
     state.ema.load_state_dict(saved["ema"])
     state.optimizer.load_state_dict(saved["optimizer"])
+    if state.discriminator is not None and state.optimizer_d is not None:
+        state.discriminator.load_state_dict(saved["discriminator"])
+        state.optimizer_d.load_state_dict(saved["optimizer_d"])
     state.step, state.skipped = saved["step"], saved["skipped"]
     return state
 
@@ -194,6 +240,8 @@ def _save_state(state: TrainState, out: Path) -> None:
         "generator": state.generator.state_dict(),
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
+        "discriminator": state.discriminator and state.discriminator.state_dict(),
+        "optimizer_d": state.optimizer_d and state.optimizer_d.state_dict(),
     }
     with replacing(out / "state.pt") as temporary:
         torch.save(content, temporary)
@@ -205,13 +253,19 @@ def _averaged(state: TrainState) -> Generator:
     return module
 
 
-def _set_rate(optimizer: Optimizer, recipe: Recipe, step: int) -> None:
-    """Warm up linearly, then follow half a cosine down to ``final`` of the peak (Loshchilov and Hutter 2017)."""
+def _set_rates(state: TrainState, recipe: Recipe) -> None:
+    """Warm up linearly; then fall at the milestones, or along half a cosine (Loshchilov and Hutter 2017)."""
     optim = recipe.optim
-    warm = min(1.0, (step + 1) / (optim.warmup + 1))
-    cosine = 0.5 + 0.5 * math.cos(math.pi * step / recipe.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = optim.lr * warm * (optim.final + (1 - optim.final) * cosine)
+    factor = min(1.0, (state.step + 1) / (optim.warmup + 1))
+    if optim.milestones:
+        factor *= optim.gamma ** sum(state.step >= milestone for milestone in optim.milestones)
+    else:
+        cosine = 0.5 + 0.5 * math.cos(math.pi * state.step / recipe.steps)
+        factor *= optim.final + (1 - optim.final) * cosine
+    rate_d = (recipe.gan.lr if recipe.gan else None) or optim.lr
+    for optimizer, rate in ((state.optimizer, optim.lr), (state.optimizer_d, rate_d)):
+        for group in optimizer.param_groups if optimizer else ():
+            group["lr"] = rate * factor
 
 
 @contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from upscale.config import did_you_mean, parse
 from upscale.errors import ConfigError
-from upscale.losses import LOSSES
+from upscale.losses import LOSSES, PERCEPTUAL
+from upscale.models.features import EXTRACTORS
+from upscale.train.degradation import DegradationConfig
 
 _SHIPPED = Path(__file__).parent / "recipes"
 
@@ -32,11 +34,49 @@ class OptimConfig:
 
     kind: Literal["adam", "muon"] = "adam"
     lr: float
-    """Peak learning rate; reached after ``warmup`` steps, then along half a cosine to ``final`` of it."""
+    """Peak learning rate, reached after ``warmup`` steps."""
+    betas: tuple[float, ...] = (0.9, 0.99)
+    """Of Adam."""
     warmup: int = 0
     final: float = 0.01
+    """Without ``milestones``, the rate falls along half a cosine to this part of its peak."""
+    milestones: tuple[int, ...] = ()
+    """Steps at which the rate is multiplied by ``gamma`` instead."""
+    gamma: float = 0.5
     clip: float | None = None
     """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ValueError(f"optim.betas needs two numbers, got {len(self.betas)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerceptualConfig:
+    """The loss ``perceptual``."""
+
+    extractor: Literal["vgg19", "squeezenet"] = "vgg19"
+    file: str | None = None
+    """State dict of the extractor, under torchvision's names."""
+    layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
+    distance: Literal["l1", "mse"] = "l1"
+    feature_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        known = EXTRACTORS[self.extractor].layers
+        for name in self.layers:
+            if name not in known:
+                raise ValueError(f"{self.extractor} has no layer {name!r}; it has {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GanConfig:
+    """The adversarial loss."""
+
+    kind: Literal["vanilla", "minimax", "lsgan", "hinge", "relativistic"]
+    weight: float
+    lr: float | None = None
+    """Of the discriminator, by default the generator's; on the same schedule, always by Adam."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +90,11 @@ class Recipe:
     losses: Mapping[str, float]
     """Weight of each loss."""
     optim: OptimConfig
+    degradation: DegradationConfig = field(default_factory=DegradationConfig)
+    perceptual: PerceptualConfig = field(default_factory=PerceptualConfig)
+    discriminator: Mapping[str, Any] | None = None
+    """``{"arch": ..., hyper-parameters}``; needs ``gan``."""
+    gan: GanConfig | None = None
     init: str | None = None
     """Name or file of the network to start from; where its last layer is of another scale, that layer starts anew."""
     ema_decay: float = 0.999
@@ -59,12 +104,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in self.losses:
-            if name not in LOSSES:
-                hint = did_you_mean(name, LOSSES)
+            if name not in (*LOSSES, PERCEPTUAL):
+                hint = did_you_mean(name, (*LOSSES, PERCEPTUAL))
                 raise ValueError(f"unknown loss {name!r}" + (f"; {hint}" if hint else ""))
         for name in ("steps", "log_every", "valid_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if (self.discriminator is None) != (self.gan is None):
+            raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:
             raise ValueError(f"data.gt_size {self.data.gt_size} is not a multiple of the scale {self.scale}")
 
@@ -127,4 +174,8 @@ def _toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
     return repr(value)

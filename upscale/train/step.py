@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from upscale.losses import LOSSES
+from upscale.losses import GanLoss
 from upscale.models import Generator
 from upscale.train.data import Batch
 
@@ -24,36 +24,65 @@ class TrainState:
     generator: Generator
     ema: AveragedModel
     optimizer: Optimizer
+    discriminator: nn.Module | None = None
+    optimizer_d: Optimizer | None = None
     skipped: int = 0
-    """Updates left out because the gradient was not finite."""
+    """Updates left out because the generator's gradient was not finite."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
     """What is minimised, and how."""
 
-    losses: Mapping[str, float]
-    """Weight of each row of LOSSES."""
-    clip: float | None
-    autocast: torch.dtype | None
-    """The dtype of the forward pass, None for float32."""
+    losses: Mapping[str, tuple[float, Callable[[Tensor, Tensor], Tensor]]]
+    """Weight and function of each term."""
+    gan: GanLoss | None = None
+    gan_weight: float = 0.0
+    clip: float | None = None
+    autocast: torch.dtype | None = None
+    """The dtype of the networks' forward passes, None for float32."""
 
 
 def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[str, Tensor]:
-    """Update ``state`` once; return the unweighted loss terms and the gradient's norm, detached, on the device."""
-    device = batch.lr.device.type
-    with torch.autocast(device, objective.autocast, enabled=objective.autocast is not None):
+    """Update ``state`` once, the generator first; return the unweighted terms and the gradient's norm, detached."""
+    autocast = torch.autocast(batch.lr.device.type, objective.autocast, enabled=objective.autocast is not None)
+    discriminator, gan = state.discriminator, objective.gan
+
+    with autocast:
         sr = state.generator(batch.lr).float()  # [B, 3, s*h, s*w]
-    terms = {name: LOSSES[name](sr, batch.gt) for name in objective.losses}
-    total = torch.stack([weight * terms[name] for name, weight in objective.losses.items()]).sum()
-    state.optimizer.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    limit = objective.clip if objective.clip is not None else float("inf")
-    norm = torch.nn.utils.clip_grad_norm_(state.generator.parameters(), limit)
+    terms = {name: loss(sr, batch.gt) for name, (_, loss) in objective.losses.items()}
+    weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
+    if discriminator is not None and gan is not None:
+        discriminator.requires_grad_(False)
+        with autocast:
+            fake = discriminator(sr).float()
+            real = discriminator(batch.gt).float() if gan.needs_real else fake
+        terms["adversarial"] = gan.generator(real, fake)
+        weighted.append(objective.gan_weight * terms["adversarial"])
+    norm = _update(torch.stack(weighted).sum(), state.generator, state.optimizer, objective.clip)
     if bool(torch.isfinite(norm)):
-        state.optimizer.step()
         state.ema.update_parameters(state.generator)
     else:
         state.skipped += 1
+    terms["gradient"] = norm
+
+    if discriminator is not None and gan is not None and state.optimizer_d is not None:
+        discriminator.requires_grad_(True)
+        with autocast:
+            real, fake = discriminator(batch.gt).float(), discriminator(sr.detach()).float()
+        terms["discriminator"] = gan.discriminator(real, fake)
+        _update(terms["discriminator"], discriminator, state.optimizer_d, None)
+        terms["real_logits"], terms["fake_logits"] = real.mean(), fake.mean()
+
     state.step += 1
-    return {**{name: term.detach() for name, term in terms.items()}, "gradient": norm.detach()}
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def _update(loss: Tensor, network: nn.Module, optimizer: Optimizer, clip: float | None) -> Tensor:
+    """Step ``network`` down the gradient of ``loss`` unless it is not finite; return its norm before clipping."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), float("inf") if clip is None else clip)
+    if bool(torch.isfinite(norm)):
+        optimizer.step()
+    return norm

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from upscale.config import parse
+from upscale.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    kind: Literal["a", "b"] = "a"
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    steps: int
+    name: str | None = None
+    inner: Inner = field(default_factory=Inner)
+    milestones: tuple[int, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    flag: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, must be at least 1")
+
+
+def test_what_is_written_out_parses_back() -> None:
+    value = Outer(steps=3, name="x", inner=Inner(kind="b"), milestones=(1, 2), weights={"l1": 0.5}, flag=True)
+    assert parse(Outer, asdict(value), "t") == value
+
+
+def test_an_integer_serves_as_float() -> None:
+    assert parse(Outer, {"steps": 1, "inner": {"rate": 2}, "weights": {"l1": 1}}, "t").inner.rate == 2.0
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"stepz": 1}, "t: unknown key 'stepz'"),
+        ({}, "t: missing key 'steps'"),
+        ({"steps": "3"}, "t.steps: expected int, got '3'"),
+        ({"steps": True}, "t.steps: expected int, got True"),
+        ({"steps": 0}, "t: steps is 0, must be at least 1"),
+        ({"steps": 1, "inner": {"kind": "c"}}, "t.inner.kind: expected one of 'a', 'b', got 'c'"),
+        ({"steps": 1, "inner": 3}, "t.inner: expected a table, got 3"),
+        ({"steps": 1, "milestones": 3}, "t.milestones: expected an array, got 3"),
+        ({"steps": 1, "milestones": [1, "x"]}, "t.milestones[1]: expected int, got 'x'"),
+        ({"steps": 1, "weights": {"l1": "a"}}, "t.weights.l1: expected float, got 'a'"),
+    ],
+)
+def test_a_wrong_table_is_named(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Outer, table, "t")
+    assert caught.value.message == message
+
+
+def test_the_nearest_key_is_suggested() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Outer, {"step": 1}, "t")
+    assert caught.value.hint == "did you mean 'steps'?"

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import network, picture
+from upscale.engine import Upscaler, _Network
+from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
+from upscale.images import Image
+from upscale.imaging import resize, to_array, to_tensor
+from upscale.models import Generator
+from upscale.models.base import run
+from upscale.models.classical import Bicubic
+from upscale.options import Precision, Target, Tiling
+
+CPU = torch.device("cpu")
+COMPACT = {"arch": "compact", "num_feat": 8, "num_conv": 4, "scale": 2}
+SRRESNET = {"arch": "srresnet", "num_feat": 8, "num_block": 16, "scale": 4}
+RRDBNET = {"arch": "rrdbnet", "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
+
+
+def upscaler(*generators: Generator, precision: Precision = Precision.FP32, **tiling: int) -> Upscaler:
+    return Upscaler(generators, CPU, precision, Tiling(**tiling))
+
+
+def strong(**config: Any) -> Generator:
+    """A network whose output really depends on all of its receptive field: large random weights."""
+    generator = network(**config)
+    gain = 1.4 if config["arch"] == "compact" else 0.7  # what keeps the output near [0, 1]
+    for parameter in generator.parameters():
+        if parameter.ndim == 4:
+            parameter.data.normal_(0, gain / parameter[0].numel() ** 0.5)
+    return generator
+
+
+def levels(a: Image, b: Image) -> int:
+    return int(np.abs(a.pixels.astype(int) - b.pixels.astype(int)).max())
+
+
+@pytest.mark.parametrize("config", [COMPACT, {**COMPACT, "num_conv": 16, "scale": 4}, SRRESNET])
+def test_tiled_equals_untiled_at_every_tile_and_image_size(config: dict[str, Any]) -> None:
+    generator = strong(**config)
+    rng = random.Random(1)
+    for _ in range(6):
+        image = Image(pixels=picture(rng.randint(1, 200), rng.randint(1, 200), rng.randint(0, 99)))
+        whole = upscaler(generator, size=256).upscale(image)
+        tiled = upscaler(generator, size=rng.randint(64, 160)).upscale(image)
+        assert levels(whole.image, tiled.image) <= 1
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_faded_tiles_equal_untiled_when_the_overlap_covers_what_the_network_sees(scale: int) -> None:
+    generator = strong(**RRDBNET, scale=scale)
+    generator.radius = {4: 20, 2: 41, 1: 83}[scale]
+    image = Image(pixels=picture(150, 170))
+    whole = upscaler(generator, size=512).upscale(image)
+    tiled = upscaler(generator, size=384, overlap=2).upscale(image)
+    assert tiled.tiles == 1
+    faded = upscaler(generator, size=128, overlap=64).upscale(Image(pixels=image.pixels))
+    assert faded.tiles > 1
+    assert levels(whole.image, faded.image) <= 1
+
+
+def test_constant_in_constant_out() -> None:
+    generator = Bicubic(Bicubic.Config(scale=3))
+    for overlap in (0, 7, 32):
+        image = Image(pixels=np.full((150, 131, 3), 77, np.uint8))
+        result = upscaler(generator, size=64, overlap=overlap).upscale(image)
+        assert np.unique(result.image.pixels).tolist() == [77]
+
+
+def test_bicubic_network_equals_resize_of_the_whole() -> None:
+    pixels = picture(90, 140)
+    result = upscaler(Bicubic(Bicubic.Config()), size=64).upscale(Image(pixels=pixels), Target(Fraction(3)))
+    expected = to_array(resize(to_tensor(pixels), 270, 420), np.dtype(np.uint8))
+    assert np.abs(result.image.pixels.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("scales", "target", "passes"),
+    [
+        ((2, 4), "2", [2]),
+        ((2, 4), "3", [4]),
+        ((2, 4), "2.5", [4]),
+        ((2, 4), "8", [4, 2]),
+        ((2, 4), "32", [4, 4, 2]),
+        ((4,), "8", [4, 4]),
+        ((2, 4), "1", [2]),
+        ((2, 4), "1.5", [2]),
+    ],
+)
+def test_passes_reach_the_target_with_the_least_work(scales: tuple[int, ...], target: str, passes: list[int]) -> None:
+    generators = [network(**{**COMPACT, "scale": scale}) for scale in scales]
+    assert upscaler(*generators)._plan(Target.parse(target)) == passes
+
+
+@pytest.mark.parametrize("target", ["1", "1.5", "2.5", "3", "8", "7/3"])
+def test_any_factor_gives_the_right_size(target: str) -> None:
+    generators = [network(**{**COMPACT, "scale": scale}) for scale in (2, 4)]
+    image = Image(pixels=picture(31, 18), alpha=np.full((31, 18), 200, np.uint8))
+    result = upscaler(*generators).upscale(image, Target.parse(target)).image
+    factor = Target.parse(target).scale
+    assert abs(result.pixels.shape[0] - 31 * factor) <= Fraction(1, 2)
+    assert abs(result.pixels.shape[1] - 18 * factor) <= Fraction(1, 2)
+    assert result.alpha is not None
+    assert result.alpha.shape == result.pixels.shape[:2]
+    assert np.unique(result.alpha).tolist() == [200]
+
+
+def test_another_factor_is_the_networks_result_reduced() -> None:
+    generator = network(**{**COMPACT, "scale": 4})
+    pixels = picture(70, 90)
+    lr = to_tensor(pixels)
+    with torch.inference_mode():
+        expected = to_array(resize(generator(lr[None])[0].clamp(0, 1), 175, 225), np.dtype(np.uint8))
+    result = upscaler(generator).upscale(Image(pixels=pixels), Target.parse("2.5")).image.pixels
+    assert np.abs(result.astype(int) - expected).max() <= 1
+
+
+def test_a_network_that_keeps_the_size_cannot_enlarge() -> None:
+    with pytest.raises(InputError, match="keeps the size"):
+        upscaler(network(**RRDBNET, scale=1)).upscale(Image(pixels=picture(8, 8)), Target.parse("2"))
+
+
+class FailsAt:
+    """Makes ``_Network.run`` fail for want of memory at some calls, or above some size."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: tuple[int, ...] = (), largest: int = 10**9) -> None:
+        self.calls = 0
+        real = _Network.run
+
+        def run(network: _Network, lr: Tensor, progress: Any) -> Tensor:
+            self.calls += 1
+            if self.calls in calls or max(lr.shape[1:]) > largest:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(network, lr, progress)
+
+        monkeypatch.setattr(_Network, "run", run)
+
+
+@pytest.mark.parametrize("call", [1, 2, 4])
+def test_out_of_memory_on_any_tile_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    generator = network(**COMPACT)
+    image = Image(pixels=picture(150, 140))
+    expected = upscaler(generator, size=128).upscale(image)
+    assert expected.tiles == 4
+    FailsAt(monkeypatch, (call,))
+    limited = upscaler(generator, size=128)
+    result = limited.upscale(image)
+    # Kernels sum in another order for another tile, which now and then turns x.4999 into x.5.
+    assert levels(expected.image, result.image) <= 1
+    assert np.mean(expected.image.pixels != result.image.pixels) < 1e-4
+    assert limited.tiling.size == 64
+    assert result.tile_size == 64
+
+
+def test_out_of_memory_halves_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = strong(**COMPACT)
+    image = Image(pixels=picture(300, 200))
+    expected = upscaler(generator, size=512).upscale(image)
+    FailsAt(monkeypatch, largest=80)
+    result = upscaler(generator, size=512).upscale(image)
+    assert levels(expected.image, result.image) <= 1
+    assert result.tile_size <= 80
+
+
+def test_out_of_memory_at_the_smallest_tile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    FailsAt(monkeypatch, largest=8)
+    with pytest.raises(OutOfMemory, match="not enough memory"):
+        upscaler(network(**COMPACT)).upscale(Image(pixels=picture(300, 200)))
+
+
+class Overflows(Bicubic):
+    """Bicubic enlargement with a weight that half precision cannot hold."""
+
+    edges = ()
+
+    def __init__(self) -> None:
+        super().__init__(Bicubic.Config(scale=2))
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+        self.layer.weight.data.copy_(torch.eye(3)[:, :, None, None] * 1e5)
+        self.layer.bias.data.zero_()  # type: ignore[union-attr]
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return super().forward(run(self.layer, lr).float() / 1e5)
+
+
+def test_a_tile_that_overflows_in_half_precision_is_done_in_float32() -> None:
+    image = Image(pixels=picture(100, 60))
+    generator = Overflows()
+    generator.any_scale = False
+    expected = upscaler(generator).upscale(image)
+    result = upscaler(generator, precision=Precision.FP16, size=64).upscale(image)
+    assert levels(expected.image, result.image) == 0
+    assert result.float32_tiles == result.tiles > 1
+    assert expected.float32_tiles == 0
+
+
+def test_a_network_that_is_never_finite_is_an_error() -> None:
+    generator = network(**COMPACT)
+    next(generator.parameters()).data.fill_(torch.nan)
+    with pytest.raises(NonFiniteOutput, match="not finite"):
+        upscaler(generator).upscale(Image(pixels=picture(8, 8)))
+
+
+@pytest.mark.parametrize(("config", "decibels"), [(COMPACT, 50), (SRRESNET, 50), (RRDBNET, 40)])
+def test_bf16_is_close_to_float32(config: dict[str, Any], decibels: int) -> None:
+    generator = network(**config)
+    image = Image(pixels=picture(24, 24))
+    full = upscaler(generator).upscale(image).image.pixels.astype(float)
+    half = upscaler(generator, precision=Precision.BF16).upscale(image).image.pixels.astype(float)
+    mse = float(((full - half) ** 2).mean())
+    assert mse < 255**2 / 10 ** (decibels / 10)
+
+
+def test_edges_of_a_half_precision_network_stay_float32() -> None:
+    generator = network(**COMPACT)
+    generator.to_precision(torch.bfloat16)
+    dtypes = [parameter.dtype for name, parameter in generator.named_parameters() if name.endswith("weight")]
+    assert dtypes[0] == dtypes[-1] == torch.float32
+    assert torch.bfloat16 in dtypes[2:-1]
+
+
+def test_a_grey_picture_stays_grey() -> None:
+    grey = np.repeat(picture(40, 40)[..., :1], 3, 2)
+    generator = strong(**COMPACT)
+    result = upscaler(generator).upscale(Image(pixels=grey, grayscale=True)).image.pixels
+    assert np.array_equal(result[..., 0], result[..., 1])
+    assert np.array_equal(result[..., 0], result[..., 2])
+
+
+def test_depth_is_the_dtype() -> None:
+    deep = picture(20, 20).astype(np.uint16)  # dark: every value below 256
+    result = upscaler(Bicubic(Bicubic.Config(scale=2))).upscale(Image(pixels=deep)).image.pixels
+    assert result.dtype == np.uint16
+    assert abs(float(result.mean()) - float(deep.mean())) < 1
+
+
+def test_no_dark_fringe_around_a_transparent_shape() -> None:
+    y, x = np.mgrid[-20:20, -20:20]
+    inside = x**2 + y**2 < 150
+    pixels = np.where(inside[..., None], np.uint8([200, 180, 90]), np.uint8(0)).astype(np.uint8)  # type: ignore[arg-type]
+    image = Image(pixels=pixels, alpha=np.where(inside, 255, 0).astype(np.uint8))
+    result = upscaler(Bicubic(Bicubic.Config())).upscale(image, Target.parse("4")).image
+    assert result.alpha is not None
+    visible = result.pixels[result.alpha > 8].astype(int)
+    assert np.abs(visible - [200, 180, 90]).max() <= 2
+
+
+def test_progress_counts_every_tile() -> None:
+    calls: list[tuple[int, int]] = []
+    generators = [network(**{**COMPACT, "scale": scale}) for scale in (2, 4)]
+    image = Image(pixels=picture(100, 70))
+    scaler = upscaler(*generators, size=64)
+    result = scaler.upscale(image, Target.parse("8"), lambda done, total: calls.append((done, total)))
+    assert calls == [(i + 1, result.tiles) for i in range(result.tiles)]

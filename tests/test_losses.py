@@ -1,0 +1,159 @@
+"""Losses against their formulas, written once more in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from upscale.losses import GAN_LOSSES, LOSSES, PerceptualLoss
+from upscale.models.features import EXTRACTORS, SqueezeNetFeatures, VGG19Features
+
+Array = NDArray[np.float64]
+
+SR = torch.rand(2, 3, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+GT = torch.rand(2, 3, 9, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def luma(image: Array) -> Array:
+    weighted: Array = 65.481 * image[:, 0] + 128.553 * image[:, 1] + 24.966 * image[:, 2] + 16
+    return weighted / 255
+
+
+def ldl(sr: Array, gt: Array) -> float:
+    """LDL pixel by pixel: local variance of the summed residual in 7x7 windows, times its global variance ^ 1/5."""
+    total = 0.0
+    for picture, truth in zip(sr, gt, strict=True):
+        residual = np.abs(truth - picture).sum(0)
+        padded = np.pad(residual, 3, mode="reflect")
+        weight = np.array(
+            [
+                [padded[y : y + 7, x : x + 7].var(ddof=1) for x in range(residual.shape[1])]
+                for y in range(residual.shape[0])
+            ]
+        )
+        total += float((weight * residual.var(ddof=1) ** 0.2 * np.abs(truth - picture)).mean())
+    return total / len(sr)
+
+
+def expected(name: str, sr: Array, gt: Array) -> float:
+    difference = sr - gt
+    spectrum = np.fft.rfft2(difference, norm="ortho")
+    values = {
+        "l1": np.abs(difference).mean(),
+        "l1_luma": np.abs(luma(sr) - luma(gt)).mean(),
+        "mse": (difference**2).mean(),
+        "charbonnier": np.sqrt(difference**2 + 1e-6).mean(),
+        "fft": (np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2,
+        "total_variation": np.abs(np.diff(sr, axis=2)).mean() + np.abs(np.diff(sr, axis=3)).mean(),
+        "ldl": ldl(sr, gt),
+    }
+    return float(values[name])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_equal_their_formulas(name: str) -> None:
+    assert float(LOSSES[name](SR, GT)) == pytest.approx(expected(name, SR.numpy(), GT.numpy()), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_point_the_right_way(name: str) -> None:
+    sr = SR.clone().requires_grad_()
+    LOSSES[name](sr, GT).backward()  # type: ignore[no-untyped-call]
+    assert sr.grad is not None
+    assert float(LOSSES[name](SR - 0.01 * sr.grad, GT)) < float(LOSSES[name](SR, GT))
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+REAL = np.array([[0.3], [-1.2], [2.0]])
+FAKE = np.array([[-0.4], [0.9], [0.1]])
+
+
+def by_hand(kind: str) -> tuple[float, float]:
+    """The generator's and the discriminator's loss, from the definitions."""
+    real, fake = sigmoid(REAL), sigmoid(FAKE)
+    plain = float(-np.log(real).mean() - np.log(1 - fake).mean())
+    if kind == "relativistic":
+        real_to_fake, fake_to_real = sigmoid(REAL - FAKE.mean()), sigmoid(FAKE - REAL.mean())
+        generator = -np.log(1 - real_to_fake).mean() - np.log(fake_to_real).mean()
+        discriminator = -np.log(real_to_fake).mean() - np.log(1 - fake_to_real).mean()
+        return float(generator), float(discriminator)
+    return {
+        "vanilla": (float(-np.log(fake).mean()), plain),
+        "minimax": (float(np.log(1 - fake).mean()), plain),
+        "lsgan": (
+            float(0.5 * ((FAKE - 1) ** 2).mean()),
+            float(0.5 * ((REAL - 1) ** 2).mean() + 0.5 * (FAKE**2).mean()),
+        ),
+        "hinge": (float(-FAKE.mean()), float(np.maximum(0, 1 - REAL).mean() + np.maximum(0, 1 + FAKE).mean())),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", GAN_LOSSES)
+def test_adversarial_losses_equal_their_definitions(kind: str) -> None:
+    row = GAN_LOSSES[kind]
+    real, fake = torch.from_numpy(REAL), torch.from_numpy(FAKE)
+    assert (float(row.generator(real, fake)), float(row.discriminator(real, fake))) == pytest.approx(by_hand(kind))
+
+
+@pytest.mark.parametrize("kind", GAN_LOSSES)
+def test_both_sides_pull_the_logits_of_sr_apart(kind: str) -> None:
+    row = GAN_LOSSES[kind]
+    real = torch.from_numpy(REAL)
+    sides = []
+    for loss in (row.generator, row.discriminator):
+        fake = torch.from_numpy(FAKE).clone().requires_grad_()
+        loss(real, fake).backward()  # type: ignore[no-untyped-call]
+        assert fake.grad is not None
+        sides.append(float(fake.grad.sum()))
+    assert sides[0] < 0 < sides[1]
+
+
+def test_vgg_features_are_before_activation_normalised_and_where_torchvision_has_them() -> None:
+    torch.manual_seed(0)
+    extractor = VGG19Features(["conv1_2", "conv3_4", "conv5_4"])
+    assert extractor.wanted == {2: "conv1_2", 16: "conv3_4", 34: "conv5_4"}
+    convolutions = {name for name in extractor.state_dict() if name.endswith("weight")}
+    assert convolutions == {
+        f"features.{i}.weight" for i in (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
+    }
+    assert extractor.features[34].weight.shape == (512, 512, 3, 3)
+    image = torch.rand(1, 3, 32, 32)
+    x = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    weights = extractor.state_dict()
+    x = F.relu(F.conv2d(x, weights["features.0.weight"], weights["features.0.bias"], padding=1))
+    x = F.conv2d(x, weights["features.2.weight"], weights["features.2.bias"], padding=1)
+    found = extractor(image)
+    torch.testing.assert_close(found["conv1_2"], x)
+    assert float(found["conv1_2"].detach().min()) < 0
+    assert found["conv5_4"].shape == (1, 512, 2, 2)
+
+
+@pytest.mark.parametrize("distance", ["l1", "mse"])
+def test_perceptual_loss_is_the_weighted_distance_of_features(distance: str) -> None:
+    torch.manual_seed(0)
+    extractor = SqueezeNetFeatures(["fire2", "fire5"]).double()
+    sr, gt = torch.rand(2, 3, 40, 40).double(), torch.rand(2, 3, 40, 40).double()
+    loss = PerceptualLoss(extractor, {"fire2": 0.5, "fire5": 2.0}, distance, 0.25)  # type: ignore[arg-type]
+    a, b = extractor(sr), extractor(gt)
+    total = 0.0
+    for name, weight in (("fire2", 0.5), ("fire5", 2.0)):
+        difference = 0.25 * (a[name] - b[name])
+        total += weight * float(difference.abs().mean() if distance == "l1" else difference.square().mean())
+    assert float(loss(sr, gt)) == pytest.approx(total)
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+    sr.requires_grad_()
+    loss(sr, gt).backward()
+    assert sr.grad is not None
+    assert float(sr.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_a_layer_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match="expected some of"):
+        EXTRACTORS[name](["conv9_9"])

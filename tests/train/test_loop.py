@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from tests.conftest import picture
+from upscale.checkpoint import load_generator, read_metadata
+from upscale.errors import ConfigError, InputError
+from upscale.train.data import Batches, Pictures, open_pictures
+from upscale.train.loop import Result, load_pairs, train
+from upscale.train.recipe import Recipe, load_recipe, to_toml
+from upscale.train.step import TrainState, train_step
+
+CPU = torch.device("cpu")
+SMALL = ("generator.num_feat=8", "generator.num_conv=2", "generator.scale=2", "data.gt_size=16", "data.batch_size=2")
+SHORT = ("steps=20", "valid_every=10", "log_every=1", "optim.warmup=2", "ema_decay=0.9")
+
+
+def recipe(*overrides: str) -> Recipe:
+    return load_recipe("compact", [*SMALL, *SHORT, *overrides])
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pictures:
+    """Three small pictures of different sizes, and what must be skipped."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    for i, (height, width) in enumerate([(48, 64), (70, 40), (33, 90)]):
+        PILImage.fromarray(picture(height, width, i)).save(folder / ("sub" if i else ".") / f"{i}.png")
+    PILImage.fromarray(picture(20, 90)).save(folder / "low.png")
+    (folder / "broken.jpg").write_text("not a picture")
+    return open_pictures(folder, 32)
+
+
+def run(recipe: Recipe, pictures: Pictures, out: Path, *, resume: bool = False) -> tuple[Result, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    result = train(recipe, pictures, [], out, CPU, resume=resume, on_event=lambda e: events.append(dict(e)))
+    return result, events
+
+
+def losses(events: Sequence[dict[str, Any]]) -> list[float]:
+    return [event["l1"] for event in events if event["event"] == "step"]
+
+
+def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tmp_path: Path) -> None:
+    assert sorted(pictures.names) == ["0.png", "sub/1.png", "sub/2.png"]
+    assert len(pictures.skipped) == 2
+    assert any("low.png: 90x20 is smaller" in text for text in pictures.skipped)
+    assert any("broken.jpg: not an image" in text for text in pictures.skipped)
+    first = pictures.arrays[list(pictures.names).index("0.png")]
+    assert np.array_equal(first, picture(48, 64, 0))
+    again = open_pictures(tmp_path / "data", 32, lambda done, total: pytest.fail("decoded again"))
+    assert again.digest == pictures.digest
+
+
+def test_batches_are_aligned_and_depend_on_seed_and_step_only(pictures: Pictures) -> None:
+    batches = Batches(pictures, recipe())
+    stream = batches.starting_at(5)
+    for step in (5, 6):
+        batch, same = next(stream), batches.batch(step)
+        assert torch.equal(batch.lr, same.lr)
+        assert torch.equal(batch.gt, same.gt)
+    assert batch.lr.shape == (2, 3, 8, 8)
+    assert batch.gt.shape == (2, 3, 16, 16)
+    reduced = torch.nn.functional.avg_pool2d(batch.gt, 2)
+    assert float((reduced - batch.lr).abs().mean()) < 0.03
+    assert float((reduced.flip(-1) - batch.lr).abs().mean()) > 0.05
+    other = Batches(pictures, recipe("seed=1")).batch(5)
+    assert not torch.equal(other.gt, batches.batch(5).gt)
+
+
+@pytest.mark.parametrize("kind", ["muon", "adam"])
+def test_training_repeats_and_resumes_bit_for_bit(
+    pictures: Pictures, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = recipe(f"optim.kind={kind}")
+    whole, events = run(numbers, pictures, tmp_path / "whole")
+    again, events_again = run(numbers, pictures, tmp_path / "again")
+    assert losses(events) == losses(events_again)
+
+    def interrupted(state: TrainState, *arguments: Any) -> Any:
+        if state.step == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("upscale.train.loop.train_step", interrupted)
+        half, first = run(numbers, pictures, tmp_path / "half")
+    assert not half.finished
+    assert half.generator.name == "generator-0000010.safetensors"
+    rest, second = run(numbers, pictures, tmp_path / "half", resume=True)
+    assert rest.finished
+    assert losses(first) + losses(second) == losses(events)
+    for name in ("whole", "half"):
+        assert (tmp_path / name / "log.jsonl").read_text().count('"step"') >= 20
+    expected = load_generator(whole.generator).state_dict()
+    for name, tensor in load_generator(rest.generator).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert again.generator.read_bytes() == whole.generator.read_bytes()
+
+
+def test_a_network_learns_and_says_what_it_is(pictures: Pictures, tmp_path: Path) -> None:
+    numbers = recipe("steps=60", "optim.lr=3e-3")
+    result, events = run(numbers, pictures, tmp_path / "run")
+    assert np.mean(losses(events)[-10:]) < 0.8 * np.mean(losses(events)[:10])
+    generator = load_generator(result.generator)
+    assert (generator.scale, generator.config.num_feat, generator.config.num_conv) == (2, 8, 2)
+    about = read_metadata(result.generator)
+    assert about["network"].items() >= {"arch": "compact", "scale": 2, "num_feat": 8, "num_conv": 2}.items()
+    assert about["data"] == pictures.digest
+    written = tmp_path / "run" / "recipe.toml"
+    assert load_recipe(str(written)) == numbers
+    assert about["recipe"] == to_toml(numbers)
+    for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines():
+        assert "event" in json.loads(line)
+
+
+def test_the_mean_of_the_weights_is_what_is_saved(pictures: Pictures, tmp_path: Path) -> None:
+    result, _ = run(recipe(), pictures, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    saved = load_generator(result.generator).state_dict()["body.0.weight"]
+    torch.testing.assert_close(saved, state["ema"]["module.body.0.weight"], atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(saved, state["generator"]["body.0.weight"], atol=1e-4)
+
+
+def test_init_takes_over_all_but_the_last_layer_of_another_scale(pictures: Pictures, tmp_path: Path) -> None:
+    first, _ = run(recipe("steps=2"), pictures, tmp_path / "x2")
+    init = f'init="{first.generator}"'
+    second, _ = run(recipe("generator.scale=1", "steps=1", "optim.lr=1e-12", init), pictures, tmp_path / "x1")
+    old, new = load_generator(first.generator).state_dict(), load_generator(second.generator).state_dict()
+    assert new["body.6.weight"].shape[0] == 3
+    torch.testing.assert_close(old["body.2.weight"], new["body.2.weight"], atol=1e-6, rtol=1e-3)
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_numbers(pictures: Pictures, tmp_path: Path) -> None:
+    run(recipe("steps=1"), pictures, tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a training run already"):
+        run(recipe("steps=1"), pictures, tmp_path / "run")
+    with pytest.raises(ConfigError, match="another recipe"):
+        run(recipe("steps=2"), pictures, tmp_path / "run", resume=True)
+    with pytest.raises(ConfigError, match="no training run"):
+        run(recipe("steps=1"), pictures, tmp_path / "none", resume=True)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped(pictures: Pictures, tmp_path: Path) -> None:
+    numbers = recipe("steps=3", "losses.mse=1e38", "losses.l1=1e38")
+    run(numbers, pictures, tmp_path / "run")
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["skipped"] == 3
+    assert all(torch.isfinite(tensor).all() for tensor in state["generator"].values())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stepz=3", "unknown key 'stepz'"),
+        ("optim.lr=fast", "optim.lr: expected float"),
+        ("losses.l3=1", "unknown loss 'l3'"),
+        ("data.gt_size=17", "not a multiple of the scale"),
+        ("steps", "expected KEY=VALUE"),
+        ("steps=0", "must be at least 1"),
+    ],
+)
+def test_a_wrong_number_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        recipe(override)
+
+
+def test_folders_without_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="no such folder"):
+        open_pictures(tmp_path / "none", 32)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(InputError, match="no pictures"):
+        open_pictures(tmp_path / "data", 32)
+    PILImage.fromarray(picture(9, 9)).save(tmp_path / "data" / "small.png")
+    with pytest.raises(InputError, match="none of its 1 pictures"):
+        open_pictures(tmp_path / "data", 32)
+    with pytest.raises(InputError, match="too small to validate"):
+        load_pairs(tmp_path / "data", 4)

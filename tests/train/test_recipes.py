@@ -1,0 +1,189 @@
+"""Every recipe that comes with the package, on tiny networks and tiny pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import picture
+from upscale.errors import ConfigError, IncompatibleCheckpoint
+from upscale.models.features import EXTRACTORS
+from upscale.train.data import Pictures
+from upscale.train.loop import train
+from upscale.train.recipe import Recipe, load_recipe, to_toml
+
+NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "upscale/train/recipes").glob("*.toml"))
+TINY = {
+    "compact": {"num_feat": 8, "num_conv": 2},
+    "srresnet": {"num_feat": 8, "num_block": 1},
+    "rrdbnet": {"num_feat": 8, "num_block": 1, "num_grow_ch": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    """Two pictures in memory."""
+    return Pictures(["a", "b"], [picture(120, 130, 1), picture(100, 140, 2)], "digest", [])
+
+
+@pytest.fixture(scope="module")
+def extractor_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random weights of each feature extractor; of VGG-19 only what the tests reach."""
+    folder = tmp_path_factory.mktemp("extractors")
+    torch.manual_seed(0)
+    files = {}
+    for name, layer in (("vgg19", "conv2_2"), ("squeezenet", "fire9")):
+        files[name] = folder / f"{name}.pth"
+        torch.save(EXTRACTORS[name]([layer]).state_dict(), files[name])
+    return files
+
+
+def tiny(name: str, files: dict[str, Path], *overrides: str) -> Recipe:
+    """The recipe ``name`` with its own losses, degradation and schedule, on a small network and small crops."""
+    recipe = load_recipe(name, ["init=", "steps=20", "log_every=1", "valid_every=20", "data.batch_size=2", *overrides])
+    generator = {"arch": recipe.generator["arch"], "scale": recipe.scale, **TINY[recipe.generator["arch"]]}
+    discriminator: dict[str, Any] | None = None
+    if recipe.discriminator is not None:
+        discriminator = {"arch": recipe.discriminator["arch"], "num_feat": 4}
+        if discriminator["arch"] == "vgg":
+            discriminator["gt_size"] = 32
+    layers = {"conv1_2": 0.5, "conv2_2": 1.0} if recipe.perceptual.extractor == "vgg19" else recipe.perceptual.layers
+    return replace(
+        recipe,
+        init=None,
+        generator=generator,
+        discriminator=discriminator,
+        data=replace(recipe.data, gt_size=32),
+        perceptual=replace(recipe.perceptual, file=str(files[recipe.perceptual.extractor]), layers=layers),
+    )
+
+
+def run(recipe: Recipe, pictures: Pictures, out: Path, *, resume: bool = False) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    train(
+        recipe, pictures, [], out, torch.device("cpu"), resume=resume, on_event=lambda event: events.append(dict(event))
+    )
+    return [event for event in events if event["event"] == "step"]
+
+
+def state(out: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(out / "state.pt", weights_only=True)
+    return loaded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_trains(name: str, pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path) -> None:
+    recipe = tiny(name, extractor_files)
+    events = run(recipe, pictures, tmp_path / "run")
+    assert len(events) == 20
+    expected = {*recipe.losses, "gradient"}
+    if recipe.gan is not None:
+        expected |= {"adversarial", "discriminator", "real_logits", "fake_logits"}
+    for event in events:
+        assert expected <= event.keys()
+        assert all(np.isfinite(event[term]) for term in expected)
+    final = state(tmp_path / "run")
+    assert final["skipped"] == 0
+    start = tmp_path / "start"
+    run(replace(recipe, steps=1, optim=replace(recipe.optim, lr=1e-30)), pictures, start)
+    for part in ("generator", "discriminator"):
+        if final[part] is not None:
+            before, after = state(start)[part], final[part]
+            moved = [key for key in after if not torch.equal(before[key], after[key])]
+            assert any(key.endswith(("weight", "original")) for key in moved), part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recipe_survives_being_written_out(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize("name", ["srgan", "esrgan"])
+def test_without_its_adversarial_weight_a_gan_trains_the_same_generator(
+    name: str, pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path
+) -> None:
+    gan = tiny(name, extractor_files, "gan.weight=0.0")
+    run(gan, pictures, tmp_path / "gan")
+    run(replace(gan, gan=None, discriminator=None), pictures, tmp_path / "psnr")
+    with_gan, without = state(tmp_path / "gan")["generator"], state(tmp_path / "psnr")["generator"]
+    assert all(torch.equal(with_gan[key], without[key]) for key in without)
+
+
+def test_a_gan_run_resumes_bit_for_bit(
+    pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("compact-photo", extractor_files, "optim.warmup=2")
+    whole = run(recipe, pictures, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("upscale.train.loop._interruptible", StopsAfter(10))
+        first = run(recipe, pictures, tmp_path / "half")
+    second = run(recipe, pictures, tmp_path / "half", resume=True)
+    assert len(first) == len(second) == 10
+    for name in ("l1", "perceptual", "adversarial", "discriminator"):
+        assert [event[name] for event in first + second] == [event[name] for event in whole]
+    for part in ("generator", "discriminator"):
+        a, b = state(tmp_path / "whole")[part], state(tmp_path / "half")[part]
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+class StopsAfter:
+    """Stands in for the signal handler: asks for a stop once it has been looked at ``count`` times."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    def __call__(self) -> StopsAfter:
+        return self
+
+    def __enter__(self) -> StopsAfter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_perceptual_loss_without_weights_is_an_error_before_any_work(pictures: Pictures, tmp_path: Path) -> None:
+    recipe = replace(load_recipe("compact-photo"), init=None)
+    with pytest.raises(ConfigError, match="needs the weights of squeezenet"):
+        run(recipe, pictures, tmp_path / "run")
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_weights_of_another_extractor_are_refused(
+    pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = tiny("compact-photo", extractor_files)
+    recipe = replace(recipe, perceptual=replace(recipe.perceptual, file=str(extractor_files["vgg19"])))
+    with pytest.raises(IncompatibleCheckpoint, match="missing"):
+        run(recipe, pictures, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("gan.kind=wgan", "expected one of 'vanilla'"),
+        ("perceptual.layers.conv9_9=1.0", "has no layer 'conv9_9'"),
+        ("degradation.kind=blur", "expected one of 'bicubic', 'blind'"),
+        ("optim.betas=[0.9]", "needs two numbers"),
+    ],
+)
+def test_a_wrong_number_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_recipe("esrgan", [override])
+
+
+def test_a_gan_needs_a_discriminator() -> None:
+    with pytest.raises(ConfigError, match="go together"):
+        load_recipe("compact", ["gan.kind=vanilla", "gan.weight=1.0"])
