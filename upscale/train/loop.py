@@ -33,11 +33,13 @@ from upscale.options import Precision
 from upscale.train.data import Batches, Pictures, find_pictures
 from upscale.train.degradation import degrade
 from upscale.train.muon import Muon
+from upscale.train.preview import results_sheet
 from upscale.train.recipe import Recipe, to_toml
 from upscale.train.step import Objective, TrainState, train_step
 
 Event = Mapping[str, Any]
 OnEvent = Callable[[Event], None]
+SHOWN = 6  # validation pictures on a preview sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def train(
                 values = {name: float(value) for name, value in terms.items()}
                 log({"event": "step", "step": state.step, **values, "steps_per_second": round(rate, 3)})
             if state.step % recipe.valid_every == 0 or state.step == recipe.steps:
-                metrics = validate(_averaged(state), valid, device)
+                sheet = out / "previews" / f"{state.step:07d}.png"
+                metrics = validate(_averaged(state), valid, device, sheet)
                 log({"event": "valid", "step": state.step, **metrics})
                 _save_state(state, out)
         _save_state(state, out)
@@ -120,14 +123,27 @@ def load_pairs(folder: Path, scale: int) -> list[Pair]:
 
 
 @torch.inference_mode()
-def validate(generator: Generator, pairs: Sequence[Pair], device: torch.device) -> dict[str, float]:
-    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge."""
+def validate(
+    generator: Generator, pairs: Sequence[Pair], device: torch.device, sheet: Path | None = None
+) -> dict[str, float]:
+    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge.
+
+    ``sheet`` is where to show the first few: bicubic | SR | GT.
+    """
+    if not pairs:
+        return {}
     totals = dict.fromkeys(METRICS, 0.0)
+    shown: list[tuple[Tensor, Tensor, Tensor]] = []
     for pair in pairs:
         sr = generator(pair.lr.to(device)).cpu()
+        if len(shown) < SHOWN:
+            shown.append((pair.lr, sr, pair.gt))
         compared, truth = prepare(sr, generator.scale), prepare(pair.gt, generator.scale)
         for name, metric in METRICS.items():
             totals[name] += float(metric.function(compared, truth)) / len(pairs)
+    if sheet is not None:
+        sheet.parent.mkdir(exist_ok=True)
+        results_sheet(sheet, shown)
     return totals
 
 
