@@ -125,6 +125,24 @@ def test_a_network_learns_and_says_what_it_is(pictures: Pictures, tmp_path: Path
         assert "event" in json.loads(line)
 
 
+def test_validation_measures_and_shows(pictures: Pictures, tmp_path: Path) -> None:
+    valid = tmp_path / "valid"
+    valid.mkdir()
+    PILImage.fromarray(picture(41, 53, 5)).save(valid / "v.png")
+    events: list[dict[str, Any]] = []
+    pairs = load_pairs(valid, 2)
+    assert pairs[0].gt.shape == (1, 3, 40, 52)
+    result = train(
+        recipe(), pictures, pairs, tmp_path / "run", CPU, resume=False, on_event=lambda e: events.append(dict(e))
+    )
+    measured = [event for event in events if event["event"] == "valid"]
+    assert [event["step"] for event in measured] == [10, 20]
+    assert measured[-1]["psnr"] == result.metrics["psnr"] > 10
+    assert read_metadata(result.generator)["metrics"]["psnr"] == pytest.approx(measured[-1]["psnr"], abs=1e-4)
+    with PILImage.open(tmp_path / "run" / "previews" / "0000020.png") as sheet:
+        assert sheet.size == (3 * (52 + 4), 40 + 4)
+
+
 def test_the_mean_of_the_weights_is_what_is_saved(pictures: Pictures, tmp_path: Path) -> None:
     result, _ = run(recipe(), pictures, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)

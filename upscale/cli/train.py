@@ -19,13 +19,17 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the recipe.")
     ] = None,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a sheet of what the network would see, and stop.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Train a network on a folder of pictures; `upscale photo.jpg -m FILE` runs what comes out."""
     from upscale.device import resolve_device
-    from upscale.train.data import crop_size, open_pictures
+    from upscale.train.data import Batches, crop_size, open_pictures
     from upscale.train.loop import load_pairs
     from upscale.train.loop import train as run_training
+    from upscale.train.preview import batches_sheet
     from upscale.train.recipe import load_recipe
 
     resolved = load_recipe(recipe, overrides or ())
@@ -39,6 +43,11 @@ def train(
         )
     for skipped in pictures.skipped:
         console.notice(f"skipped {skipped}")
+    if preview is not None:
+        batches = Batches(pictures, resolved)
+        batches_sheet(preview, [batches.batch(step) for step in range(max(1, 8 // resolved.data.batch_size))])
+        console.out.print(str(preview), markup=False)
+        return
     with console.progress(quiet=False) as bars:
         task = bars.add_task("training", total=resolved.steps, unit="steps")
 

@@ -124,11 +124,15 @@ def _load(path: Path) -> Pixels | str:
 
 
 class Batches:
-    """Random crops as batches; each is a function of the seed and the step alone, so a resumed run sees the same."""
+    """Random crops as batches; each is a function of the seed and the step alone, so a resumed run sees the same.
 
-    def __init__(self, pictures: Pictures, recipe: Recipe) -> None:
+    Of several processes, the one of ``rank`` draws the crops that follow those of the ranks before it.
+    """
+
+    def __init__(self, pictures: Pictures, recipe: Recipe, rank: int = 0) -> None:
         self.arrays = pictures.arrays
         self.recipe = recipe
+        self.rank = rank
         # In proportion to the edge, not the area: a panorama has more pixels than it has content.
         edges = np.sqrt([array.shape[0] * array.shape[1] for array in self.arrays])
         self._shares = edges / edges.sum()
@@ -144,11 +148,12 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of ``step``."""
-        rng = np.random.default_rng([self.recipe.seed, step])
-        scale = self.recipe.scale
-        crops = [self._crop(rng) for _ in range(self.recipe.data.batch_size)]
+        scale, size = self.recipe.scale, self.recipe.data.batch_size
+        seed = [self.recipe.seed, step]
+        crops = [self._crop(np.random.default_rng([*seed, self.rank * size + i])) for i in range(size)]
         gt = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
-        random = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
+        random = torch.Generator().manual_seed(int(number))
         lr, edge = degrade(gt, scale, self.recipe.degradation, random), MARGIN * scale
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),

@@ -30,14 +30,17 @@ from upscale.losses import GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
 from upscale.metrics import METRICS, prepare
 from upscale.models import Generator, build, build_discriminator
 from upscale.options import Precision
-from upscale.train.data import Batches, Pictures, find_pictures
+from upscale.train.data import Batch, Batches, Pictures, find_pictures
 from upscale.train.degradation import degrade
 from upscale.train.muon import Muon
+from upscale.train.preview import results_sheet
+from upscale.train.ranks import Ranks, joined
 from upscale.train.recipe import Recipe, to_toml
 from upscale.train.step import Objective, TrainState, train_step
 
 Event = Mapping[str, Any]
 OnEvent = Callable[[Event], None]
+SHOWN = 6  # validation pictures on a preview sheet
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +78,40 @@ def train(
     Raises:
         ConfigError: ``out`` holds another run, or ``resume`` finds none or one of another recipe.
     """
-    state = _resume(recipe, out, device) if resume else _start(recipe, out, device)
-    objective = _objective(recipe, device)
-    batches = Batches(pictures, recipe).starting_at(state.step)
-    metrics: dict[str, float] = {}
-    began, first = time.perf_counter(), state.step
-    with _log(out, on_event) as log, _interruptible() as interrupted:
-        log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
-        while state.step < recipe.steps and not interrupted:
-            _set_rates(state, recipe)
-            batch = next(batches)
-            terms = train_step(state, type(batch)(batch.lr.to(device), batch.gt.to(device)), objective)
-            if state.step % recipe.log_every == 0:
-                rate = (state.step - first) / (time.perf_counter() - began)
-                values = {name: float(value) for name, value in terms.items()}
-                log({"event": "step", "step": state.step, **values, "steps_per_second": round(rate, 3)})
-            if state.step % recipe.valid_every == 0 or state.step == recipe.steps:
-                metrics = validate(_averaged(state), valid, device)
-                log({"event": "valid", "step": state.step, **metrics})
-                _save_state(state, out)
-        _save_state(state, out)
-    path = out / f"generator-{state.step:07d}.safetensors"
-    about = {
-        "trained_by": f"upscale {__version__}",
-        "step": state.step,
-        "recipe": to_toml(recipe),
-        "data": pictures.digest,
-        "metrics": {name: round(value, 4) for name, value in metrics.items()},
-    }
-    save_generator(path, _averaged(state), about, torch.float16)
-    return Result(path, metrics, state.step >= recipe.steps)
+    with joined() as ranks, _interruptible() as interrupted:
+        objective = _objective(recipe, device, ranks)
+        state = _resume(recipe, out, device) if resume else _start(recipe, out, device, ranks)
+        batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step)
+        metrics: dict[str, float] = {}
+        with _log(out, on_event, ranks) as log:
+            log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
+            began, first = time.perf_counter(), state.step
+            while state.step < recipe.steps and not ranks.anyone(bool(interrupted)):
+                _set_rates(state, recipe)
+                batch = next(batches)
+                terms = train_step(state, Batch(batch.lr.to(device), batch.gt.to(device)), objective)
+                if state.step % recipe.log_every == 0:
+                    rate = (state.step - first) / (time.perf_counter() - began)
+                    values = dict(zip(terms, ranks.mean(terms.values()), strict=True))
+                    log({"event": "step", "step": state.step, **values, "steps_per_second": round(rate, 3)})
+                if ranks.first and (state.step % recipe.valid_every == 0 or state.step == recipe.steps):
+                    sheet = out / "previews" / f"{state.step:07d}.png"
+                    metrics = validate(_averaged(state), valid, device, sheet)
+                    log({"event": "valid", "step": state.step, **metrics})
+                    _save_state(state, out)
+        path = out / f"generator-{state.step:07d}.safetensors"
+        if ranks.first:
+            _save_state(state, out)
+            about = {
+                "trained_by": f"upscale {__version__}",
+                "step": state.step,
+                "recipe": to_toml(recipe),
+                "data": pictures.digest,
+                "metrics": {name: round(value, 4) for name, value in metrics.items()},
+            }
+            save_generator(path, _averaged(state), about, torch.float16)
+        ranks.wait()
+        return Result(path, metrics, state.step >= recipe.steps)
 
 
 def load_pairs(folder: Path, scale: int) -> list[Pair]:
@@ -120,22 +127,37 @@ def load_pairs(folder: Path, scale: int) -> list[Pair]:
 
 
 @torch.inference_mode()
-def validate(generator: Generator, pairs: Sequence[Pair], device: torch.device) -> dict[str, float]:
-    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge."""
+def validate(
+    generator: Generator, pairs: Sequence[Pair], device: torch.device, sheet: Path | None = None
+) -> dict[str, float]:
+    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge.
+
+    ``sheet`` is where to show the first few: bicubic | SR | GT.
+    """
+    if not pairs:
+        return {}
     totals = dict.fromkeys(METRICS, 0.0)
+    shown: list[tuple[Tensor, Tensor, Tensor]] = []
     for pair in pairs:
         sr = generator(pair.lr.to(device)).cpu()
+        if len(shown) < SHOWN:
+            shown.append((pair.lr, sr, pair.gt))
         compared, truth = prepare(sr, generator.scale), prepare(pair.gt, generator.scale)
         for name, metric in METRICS.items():
             totals[name] += float(metric.function(compared, truth)) / len(pairs)
+    if sheet is not None:
+        sheet.parent.mkdir(exist_ok=True)
+        results_sheet(sheet, shown)
     return totals
 
 
-def _start(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
+def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> TrainState:
     if (out / "state.pt").exists():
         raise ConfigError(f"{out}: holds a training run already", "go on with --resume, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    if ranks.first:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+    ranks.wait()
     torch.manual_seed(recipe.seed)
     generator = build(recipe.generator, "generator")
     generator.initialise()
@@ -144,7 +166,7 @@ def _start(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     return _state(generator, recipe, device)
 
 
-def _objective(recipe: Recipe, device: torch.device) -> Objective:
+def _objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
     losses: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor]]] = {}
     for name, weight in recipe.losses.items():
         losses[name] = (weight, _perceptual(recipe, device) if name == PERCEPTUAL else LOSSES[name])
@@ -154,6 +176,7 @@ def _objective(recipe: Recipe, device: torch.device) -> Objective:
         gan=None if recipe.gan is None else GAN_LOSSES[recipe.gan.kind],
         gan_weight=0.0 if recipe.gan is None else recipe.gan.weight,
         clip=recipe.optim.clip,
+        ranks=ranks,
         autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
     )
 
@@ -269,7 +292,10 @@ def _set_rates(state: TrainState, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _log(out: Path, on_event: OnEvent) -> Iterator[OnEvent]:
+def _log(out: Path, on_event: OnEvent, ranks: Ranks) -> Iterator[OnEvent]:
+    if not ranks.first:
+        yield lambda event: None
+        return
     with (out / "log.jsonl").open("a", encoding="utf-8") as file:
 
         def log(event: Event) -> None:

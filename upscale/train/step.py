@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from upscale.losses import GanLoss
 from upscale.models import Generator
 from upscale.train.data import Batch
+from upscale.train.ranks import Ranks
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Objective:
     gan: GanLoss | None = None
     gan_weight: float = 0.0
     clip: float | None = None
+    ranks: Ranks = field(default_factory=Ranks)
     autocast: torch.dtype | None = None
     """The dtype of the networks' forward passes, None for float32."""
 
@@ -59,7 +61,7 @@ def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[st
             real = discriminator(batch.gt).float() if gan.needs_real else fake
         terms["adversarial"] = gan.generator(real, fake)
         weighted.append(objective.gan_weight * terms["adversarial"])
-    norm = _update(torch.stack(weighted).sum(), state.generator, state.optimizer, objective.clip)
+    norm = _update(torch.stack(weighted).sum(), state.generator, state.optimizer, objective)
     if bool(torch.isfinite(norm)):
         state.ema.update_parameters(state.generator)
     else:
@@ -71,18 +73,20 @@ def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[st
         with autocast:
             real, fake = discriminator(batch.gt).float(), discriminator(sr.detach()).float()
         terms["discriminator"] = gan.discriminator(real, fake)
-        _update(terms["discriminator"], discriminator, state.optimizer_d, None)
+        _update(terms["discriminator"], discriminator, state.optimizer_d, replace(objective, clip=None))
         terms["real_logits"], terms["fake_logits"] = real.mean(), fake.mean()
 
     state.step += 1
     return {name: term.detach() for name, term in terms.items()}
 
 
-def _update(loss: Tensor, network: nn.Module, optimizer: Optimizer, clip: float | None) -> Tensor:
+def _update(loss: Tensor, network: nn.Module, optimizer: Optimizer, objective: Objective) -> Tensor:
     """Step ``network`` down the gradient of ``loss`` unless it is not finite; return its norm before clipping."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), float("inf") if clip is None else clip)
+    objective.ranks.average_gradients(network)
+    limit = float("inf") if objective.clip is None else objective.clip
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
     if bool(torch.isfinite(norm)):
         optimizer.step()
     return norm
