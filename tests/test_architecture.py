@@ -19,6 +19,7 @@ FLOORS = {
     "train": 5,
     "bench": 5,
     "engine": 4,
+    "export": 4,
     "checkpoint": 3,
     "losses": 3,
     "metrics": 3,

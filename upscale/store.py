@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
-from upscale.catalog import CHECKPOINT_SUFFIXES, WeightsEntry, known, write_user
+from upscale.catalog import CHECKPOINT_SUFFIXES, WeightsEntry, known, read, user_file, write_user
 from upscale.download import OnBytes, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
 
@@ -155,3 +155,11 @@ def _pin(entry: WeightsEntry, path: Path) -> Path:
 def add(entry: WeightsEntry) -> None:
     """Put ``entry`` into the user's own catalogue."""
     write_user({entry.name: {key: value for key, value in asdict(entry).items() if key != "name"}})
+
+
+def forget(name: str) -> bool:
+    """Take ``name`` out of the user's own catalogue; return whether it was there."""
+    if not user_file().exists() or name not in read(user_file()).entries:
+        return False
+    write_user({name: None})
+    return True

@@ -208,3 +208,12 @@ def test_refiner_runs_at_any_scale_with_the_same_weights() -> None:
     assert tripled(picture(6, 7)).shape == (1, 3, 18, 21)
     assert tripled.get_parameter("conv1.weight") is generator.get_parameter("conv1.weight")
     assert generator(picture(6, 7)).shape == (1, 3, 24, 28)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_folded_span_is_the_fused_form_of_the_same_network(norm: bool) -> None:
+    generator = make({"arch": "span", "scale": 2, "num_feat": 6, "norm": norm})
+    folded = generator.folded()
+    assert describe(folded) == {**describe(generator), "fused": True}
+    torch.testing.assert_close(folded(picture(8, 9)), generator(picture(8, 9)), atol=1e-4, rtol=1e-4)
+    assert folded.folded() is folded

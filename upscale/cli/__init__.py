@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import typer
 
 from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
+from upscale.cli.models import MODELS
 from upscale.cli.run import run
 from upscale.cli.train import train
 from upscale.errors import UpscaleError, UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {"train": train, "doctor": doctor}
 """A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
+GROUPS: dict[str, Mapping[str, Callable[..., None]]] = {"models": MODELS}
+"""A first argument of these names is followed by that of a command in the group."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
     )
-    if command is None:
+    if arguments and arguments[0] in GROUPS:
+        name = f"upscale {arguments[0]}"
+        for verb, member in GROUPS[arguments.pop(0)].items():
+            app.command(verb)(member)
+        arguments = arguments or ["--help"]
+    elif command is None:
         app.command(no_args_is_help=True, epilog=_commands())(run)
         name = "upscale"
     else:
@@ -43,5 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _commands() -> str:
-    lines = (f"upscale {name}: {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items())
+    lines = [f"upscale {name}: {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines += (f"upscale {name} {'|'.join(group)}" for name, group in GROUPS.items())
     return "\n\n".join(("Other commands, each with its own --help:", *lines))

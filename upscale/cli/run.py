@@ -9,6 +9,7 @@ import typer
 
 from upscale import __version__
 from upscale.cli import console
+from upscale.cli.models import prepare
 from upscale.errors import UsageError
 from upscale.options import Precision, Target, Tiling
 
@@ -36,7 +37,9 @@ def run(
         Path | None,
         typer.Option("--output", "-o", help="File or folder; default: beside the input, with _x4 in the name."),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", metavar="NAME|FILE", help="Network.")] = "compact",
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME|FILE|URL", help="Network, a+b or a:0.7,b:0.3.")
+    ] = "compact",
     tile: Annotated[
         str,
         typer.Option("--tile", "-t", metavar="N|auto", help="Edge of a tile in input pixels, 64 or more."),
@@ -45,6 +48,14 @@ def run(
         int | None,
         typer.Option(metavar="N", help="Pixels that tiles share; default: what the network needs."),
     ] = None,
+    denoise: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="0..1", help="How much noise to take away, for models that can choose."),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Mean over eight orientations: a little better, 8x slower.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.AUTO,
     format_: Annotated[
@@ -65,14 +76,13 @@ def run(
 ) -> None:
     """Enlarge pictures."""
     from upscale.batch.plan import plan
-    from upscale.catalog import shipped
+    from upscale.catalog import known
 
-    entries = shipped().find(model)  # before torch is imported: a slip in a name is answered at once
+    native = known().scale(model, denoise)  # before torch is imported: a slip in a name is answered at once
     tiling = _tiling(tile, overlap)
     wanted = _target(scale)
-    known = max((entry.scale for entry in entries if entry.scale), default=None)
-    if wanted is None and known is not None:
-        wanted = Target.parse(str(known))
+    if wanted is None and native is not None:
+        wanted = Target.parse(str(native))
     if wanted is not None:
         suffix = None if format_ is None else "." + format_.lower().removeprefix(".")
         jobs = plan(inputs, output, f"x{wanted}", suffix, force=force)
@@ -80,7 +90,8 @@ def run(
     from upscale.batch import pipeline
     from upscale.engine import load
 
-    upscaler = load(model, device=device, precision=precision, tiling=tiling)
+    prepare(model, denoise, offline=offline, quiet=quiet or json)
+    upscaler = load(model, device=device, precision=precision, tiling=tiling, denoise=denoise, tta=tta, offline=offline)
     if wanted is None:  # the scale of a file is known once it is read
         wanted = upscaler.native
         suffix = None if format_ is None else "." + format_.lower().removeprefix(".")

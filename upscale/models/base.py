@@ -68,6 +68,10 @@ class Generator(nn.Module):
     def initialise(self) -> None:
         """Draw weights for training from the global generator of random numbers."""
 
+    def folded(self) -> Generator:
+        """Return the network in the form that runs best: without what only training needs."""
+        return self
+
     def to_precision(self, dtype: torch.dtype) -> None:
         """Cast the weights to ``dtype``, except those of ``edges``, which stay float32.
 

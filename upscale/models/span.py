@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -39,10 +39,10 @@ class ReparameterisedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, C, h, w]`` to ``[B, C', h, w]``."""
-        weight, bias = (self.eval_conv.weight, self.eval_conv.bias) if self.fused else self._fuse()
+        weight, bias = (self.eval_conv.weight, self.eval_conv.bias) if self.fused else self.fuse()
         return F.conv2d(x.to(weight.dtype), weight, bias, padding=1)
 
-    def _fuse(self) -> tuple[Tensor, Tensor]:
+    def fuse(self) -> tuple[Tensor, Tensor]:
         """Return weight ``[C', C, 3, 3]`` and bias ``[C']`` of the sum of the parts."""
         (w1, b1), (w2, b2), (w3, b3), (skip, skip_bias) = (
             (layer.weight, layer.bias) for layer in (*self.conv, self.sk)
@@ -129,6 +129,22 @@ class SPAN(Generator):
             "num_feat": merge[0],
             "fused": "conv_1.eval_conv.weight" in shapes,
         }
+
+    def folded(self) -> SPAN:
+        """Return the same network in its fused form."""
+        if self.config.fused:
+            return self
+        tensors = {
+            name: value for name, value in self.state_dict().items() if "conv_cat" in name or "upsampler" in name
+        }
+        for name, layer in self.named_modules():
+            if isinstance(layer, ReparameterisedConv):
+                tensors[f"{name}.eval_conv.weight"], tensors[f"{name}.eval_conv.bias"] = layer.fuse()
+        with torch.device("meta"):
+            fused = SPAN(replace(self.config, fused=True))
+        tensors |= {name: torch.zeros(()) for name in fused.state_dict() if "=" in name}
+        fused.load_state_dict({name: value.detach() for name, value in tensors.items()}, assign=True)
+        return fused.requires_grad_(False).eval()
 
     def initialise(self) -> None:
         """Kaiming-normal, less in what is added to other things."""

@@ -1,0 +1,206 @@
+"""``upscale models``, each command on a small network of its own."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import network
+from upscale import store
+from upscale.catalog import known, user_file, write_user
+from upscale.checkpoint import describe, load_generator, save_generator
+from upscale.cli import main
+
+Command = Callable[[Sequence[str]], tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the program in this process; give its exit code, its output and its errors."""
+
+    def run(arguments: Sequence[str]) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        captured = capsys.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that is empty."""
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
+    known.cache_clear()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A checkpoint of a small network."""
+    path = tmp_path / "tiny.safetensors"
+    save_generator(path, network(arch="compact", scale=2, num_feat=4, num_conv=1), {}, torch.float32)
+    return path
+
+
+def fetched(file: Path) -> str:
+    """Add a network as if it had been fetched, and return its name."""
+    content = file.read_bytes()
+    row = {"summary": "tiny", "license": "CC-BY-NC-4.0", "url": ["https://a.example/tiny.safetensors"], "scale": 2}
+    write_user({"tiny": {**row, "sha256": store.sha256(file), "bytes": len(content)}})
+    place = store.place(known().entries["tiny"])
+    assert place is not None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    return "tiny"
+
+
+def test_list_shows_every_network_and_its_state(command: Command, file: Path) -> None:
+    fetched(file)
+    code, out, _ = command(["models", "list"])
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 1 + len(known().entries)
+    assert lines[0].split() == ["name", "scale", "architecture", "size", "licence", "speed", "state", "for"]
+    (anime,) = [line for line in lines if line.startswith("realesrgan-x4plus-anime ")]
+    assert anime.split()[1:8] == ["x4", "rrdbnet", "17.9", "MB", "BSD-3-Clause", "medium", "to"]
+    (tiny,) = [line for line in lines if line.startswith("tiny ")]
+    assert "here" in tiny
+
+
+def test_list_as_json_and_for_commercial_use(command: Command, file: Path) -> None:
+    fetched(file)
+    rows = [json.loads(line) for line in command(["models", "list", "--json", "--commercial"])[1].splitlines()]
+    assert {"realesrgan-x4plus", "bicubic"} <= {row["name"] for row in rows}
+    assert not {"tiny", "4x-ultrasharp"} & {row["name"] for row in rows}
+
+
+def test_info_of_a_file_says_how_it_is_built(command: Command, file: Path) -> None:
+    code, out, _ = command(["models", "info", str(file)])
+    assert code == 0
+    facts = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert facts["arch"] == "compact"
+    assert facts["num_feat"] == "4"
+    assert facts["sha256"] == store.sha256(file)
+    assert facts["parameters"] == "712"
+
+
+def test_info_of_what_is_not_here_says_where_it_is(command: Command) -> None:
+    out = command(["models", "info", "4x-ultrasharp"])[1]
+    assert "to fetch" in out
+    assert "not for commercial use" in out
+    assert "https://" in out
+
+
+def test_added_file_has_a_name_of_its_own(command: Command, file: Path) -> None:
+    code, out, _ = command(["models", "add", str(file), "--name", "mine", "--license", "MIT"])
+    assert code == 0
+    assert out.startswith("mine: compact, x2, sha256 ")
+    (entry,) = known().find("mine")
+    assert (entry.scale, entry.license, entry.file) == (2, "MIT", str(file))
+    assert command(["models", "verify", "mine"])[0] == 0
+    file.write_bytes(file.read_bytes()[:-4] + b"\1\2\3\4")
+    code, _, err = command(["models", "verify"])
+    assert code == 1
+    assert "mine should have" in err
+    assert command(["models", "remove", "mine"])[1] == "mine: name forgotten\n"
+    assert file.exists()
+    assert "mine" not in known().entries
+
+
+def test_added_name_does_not_hide_another(command: Command, file: Path) -> None:
+    code, _, err = command(["models", "add", str(file), "--name", "bicubic"])
+    assert code == 2
+    assert "is the name of another network" in err
+    assert not user_file().exists()
+
+
+def test_fetch_of_what_is_here_fetches_nothing(command: Command, file: Path) -> None:
+    name = fetched(file)
+    assert command(["models", "fetch", name, "bicubic"])[:2] == (0, "tiny: here\nbicubic: here\n")
+
+
+def test_removed_file_is_gone(command: Command, file: Path) -> None:
+    name = fetched(file)
+    place = store.place(known().entries[name])
+    assert place is not None
+    assert command(["models", "remove", name])[1] == "tiny: 0.0 MB freed, name forgotten\n"
+    assert not place.exists()
+    assert command(["models", "remove", "realesrgan-x4plus"])[1] == "realesrgan-x4plus: nothing to remove\n"
+
+
+def test_bundle_goes_to_another_home(
+    command: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched(file)
+    rows = user_file().read_text()
+    archive = tmp_path / "weights.zip"
+    assert command(["models", "bundle", str(archive)])[1].startswith(f"{archive}: 1 networks")
+    assert len(zipfile.ZipFile(archive).namelist()) == 1
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "other"))
+    known.cache_clear()
+    user_file().parent.mkdir()
+    user_file().write_text(rows)
+    assert command(["models", "add", str(archive)])[1] == "tiny: here\n"
+    assert store.locate(known().entries["tiny"], offline=True) is not None
+
+
+@pytest.mark.parametrize("fp16", [False, True])
+def test_exported_safetensors_is_the_same_network(command: Command, file: Path, tmp_path: Path, fp16: bool) -> None:
+    target = tmp_path / "out.safetensors"
+    code, out, _ = command(["models", "export", str(file), "-o", str(target), *(["--fp16"] if fp16 else [])])
+    assert code == 0
+    assert "within" in out
+    assert describe(load_generator(target)) == describe(load_generator(file))
+    code, _, err = command(["models", "export", str(file), "-o", str(target)])
+    assert code == 1
+    assert "--force" in err
+
+
+@pytest.mark.parametrize("arch", ["compact", "rrdbnet", "srgan", "span", "edsr", "espcn"])
+def test_exported_onnx_gives_the_same_picture(arch: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from upscale.export import export_onnx
+
+    facts: dict[str, Any] = {} if arch == "espcn" else {"num_feat": 4}
+    facts |= {"num_block": 1} if arch in ("rrdbnet", "srgan", "edsr") else {}
+    facts |= {"norm": False} if arch == "span" else {}  # or results of untrained weights are in the tens
+    generator = network(arch=arch, scale=2, **facts)
+    path = tmp_path / "net.onnx"
+    assert export_onnx(generator, path, half=True) < 0.02
+    assert export_onnx(generator, path, half=False) < 1e-4
+    session = onnxruntime.InferenceSession(path)
+    lr = torch.rand(2, generator.channels[0], 10, 14)
+    (sr,) = session.run(["sr"], {"lr": lr.numpy()})
+    torch.testing.assert_close(torch.from_numpy(sr), generator.enlarge(lr), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["models", "info", "nothing"], 1, "unknown model 'nothing'"),
+        (["models", "export", "bicubic", "-o", "x.bin"], 2, "not a file to export to"),
+        (["models", "export", "bicubic+lanczos", "-o", "x.onnx"], 2, "more than one network"),
+        (["models", "export", "bicubic", "-o", "x.onnx"], 2, "interpolates to any scale"),
+        (["models", "add", "bicubic"], 2, "has no file"),
+        (["models", "frobnicate"], 2, "No such command"),
+    ],
+)
+def test_slips(command: Command, arguments: list[str], code: int, message: str) -> None:
+    found, _, err = command(arguments)
+    assert (found, message in err) == (code, True), err
+
+
+def test_help_names_the_commands(command: Command) -> None:
+    code, out, _ = command(["models"])
+    assert code == 0
+    assert all(name in out for name in ("list", "info", "fetch", "add", "remove", "verify", "export", "bundle"))

@@ -1,0 +1,264 @@
+"""``upscale models``: which networks there are, where they are, and how to get, check and pass on their files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upscale.cli import console
+from upscale.errors import ChecksumMismatch, OutputExists, UnknownWeights, UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from upscale.catalog import WeightsEntry
+
+
+def prepare(model: str, denoise: float | None = None, *, offline: bool = False, quiet: bool = False) -> None:
+    """Fetch what ``model`` needs, with a bar for the bytes, and say what the user should know before the first use."""
+    from upscale.catalog import known
+
+    stages = known().stages(model, denoise)
+    _fetch((entry for stage in stages for part in stage for entry in part.entries), offline=offline, quiet=quiet)
+
+
+def _fetch(entries: Iterable[WeightsEntry], *, offline: bool = False, quiet: bool = False) -> None:
+    from upscale import store
+
+    for entry in entries:
+        if store.state(entry) != "to fetch":
+            continue
+        if not entry.commercial and not quiet:
+            console.notice(f"{entry.name}: licensed as {entry.license}, so not for commercial use")
+        with console.progress(quiet=quiet) as bars:
+            show = partial(_show, bars, bars.add_task(f"fetching {entry.name}", total=entry.bytes, unit="bytes"))
+            path = store.locate(entry, offline=offline, on_bytes=show)
+        if entry.sha256 is None and path is not None and not quiet:
+            console.notice(f"{entry.url[0]}: sha256 {store.sha256(path)}; from now on, any other file is refused")
+
+
+def _show(bars: Progress, task: TaskID, done: int, total: int | None) -> None:
+    bars.update(task, completed=done, total=total)
+
+
+def list_(
+    commercial: Annotated[bool, typer.Option("--commercial", help="Only networks for commercial use.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each.")] = False,
+) -> None:
+    """Show all networks: scale, size, licence, speed, whether they are here, and what they are for."""
+    from upscale import store
+    from upscale.catalog import known
+
+    rows = [
+        {
+            "name": entry.name,
+            "scale": f"x{entry.scale}" if entry.scale else ("any" if entry.generator else "-"),
+            "architecture": str((entry.network or {}).get("arch", "-")),
+            "size": _size(entry.bytes),
+            "licence": entry.license,
+            "speed": entry.speed or "-",
+            "state": store.state(entry),
+            "for": entry.summary,
+        }
+        for entry in known().entries.values()
+        if entry.commercial or not commercial
+    ]
+    if json:
+        for row in rows:
+            console.event(row)
+        return
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    for row in ({key: key for key in widths}, *rows):
+        line = "  ".join(row[key].ljust(width) for key, width in widths.items())
+        console.out.print(line.rstrip(), markup=False)
+
+
+def info(model: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
+    """Say all that is known of a network: where it is from, and how it is built, if it is here."""
+    from upscale import store
+    from upscale.catalog import known
+
+    for entry in known().find(model):
+        path = store.place(entry)
+        here = path is not None and path.is_file()
+        rows = [
+            ("name", entry.name),
+            ("for", entry.summary),
+            ("licence", entry.license + ("" if entry.commercial else " (not for commercial use)")),
+            ("state", store.state(entry)),
+            *(("url", url) for url in entry.url),
+            *([("file", str(path)), ("sha256", store.sha256(path))] if here and path is not None else []),
+            *([("sha256", entry.sha256)] if entry.sha256 and not here else []),
+        ]
+        if entry.generator and (here or path is None):
+            rows += _built(entry)
+        for name, value in rows:
+            console.out.print(f"{name:<12} {value}", markup=False)
+
+
+def _built(entry: WeightsEntry) -> list[tuple[str, str]]:
+    from upscale.catalog import Part
+    from upscale.checkpoint import describe
+    from upscale.engine import load_stage
+
+    generator = load_stage((Part((entry,)),))[0]
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    return [
+        *((name, str(value)) for name, value in describe(generator).items()),
+        ("parameters", f"{parameters:,}"),
+        ("sees", f"{generator.radius} pixels in each direction"),
+    ]
+
+
+def fetch(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Networks; `all` for every one.")],
+) -> None:
+    """Fetch networks now, to have them offline."""
+    from upscale.catalog import known
+
+    entries = [e for name in names for e in (known().entries.values() if name == "all" else known().find(name))]
+    _fetch(entries)
+    for entry in entries:
+        console.out.print(f"{entry.name}: here", markup=False)
+
+
+def add(
+    source: Annotated[str, typer.Argument(metavar="FILE|URL", help="A checkpoint, or a bundle (.zip).")],
+    name: Annotated[str | None, typer.Option(help="What to call it; default: as the file.")] = None,
+    summary: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    license_: Annotated[str | None, typer.Option("--license", help="Its licence.")] = None,
+) -> None:
+    """Give a file or a URL a name of its own, or take in a bundle made elsewhere."""
+    from upscale import store
+    from upscale.catalog import known
+    from upscale.checkpoint import describe, load_generator
+
+    if source.endswith(".zip"):
+        for found in store.unbundle(Path(source), known().entries.values()):
+            console.out.print(f"{found}: here", markup=False)
+        return
+    (entry, *_) = known().find(source)
+    called = name or re.sub(r"[^\w.-]+", "-", entry.name)
+    if called in known().names and known().find(called) != [entry]:
+        raise UsageError(f"{called}: is the name of another network", "choose one with --name")
+    _fetch([entry])
+    path = store.locate(entry)
+    if path is None:
+        raise UsageError(f"{source}: has no file", "give a checkpoint or a URL")
+    (pinned, *_) = known().find(source)
+    generator = load_generator(path, entry.network)
+    digest = store.sha256(path)
+    own = replace(
+        pinned,
+        name=called,
+        summary=summary or pinned.summary,
+        license=license_ or pinned.license,
+        scale=None if generator.any_scale else generator.scale,
+        sha256=digest,
+        bytes=path.stat().st_size,
+    )
+    target = store.place(own)
+    if pinned.url and target is not None and target != path:
+        path.replace(target)
+    store.forget(pinned.name)
+    store.add(own)
+    console.out.print(f"{called}: {describe(generator)['arch']}, x{generator.scale}, sha256 {digest}", markup=False)
+
+
+def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+    """Delete fetched files, and names that `add` gave."""
+    from upscale import store
+    from upscale.catalog import known
+
+    for name in names:
+        for entry in known().find(name):
+            freed = store.remove(entry)
+            forgotten = store.forget(entry.name)
+            done = [f"{_size(freed)} freed"] * bool(freed) + ["name forgotten"] * forgotten
+            console.out.print(f"{entry.name}: {', '.join(done) or 'nothing to remove'}", markup=False)
+
+
+def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None) -> None:
+    """Compute the hashes of all files that are here, and compare them with the catalogue."""
+    from upscale import store
+    from upscale.catalog import known
+
+    bad = 0
+    for entry in [e for n in names for e in known().find(n)] if names else list(known().entries.values()):
+        if store.state(entry) in ("built in", "to fetch"):
+            continue
+        try:
+            store.locate(entry)
+            console.out.print(f"{entry.name}: as it should be", markup=False)
+        except (ChecksumMismatch, UnknownWeights) as error:
+            bad += 1
+            console.error_line(error, entry.name)
+    if bad:
+        raise typer.Exit(1)
+
+
+def export(
+    model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Blends, a:0.7,b:0.3, too.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="FILE.safetensors or FILE.onnx.")],
+    fp16: Annotated[bool, typer.Option("--fp16", help="Half of the size.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a network to a file for this or other programs, and check it by running it."""
+    from upscale.catalog import known
+
+    if output.suffix not in (".safetensors", ".onnx"):
+        raise UsageError(f"{output}: not a file to export to", "name it .safetensors or .onnx")
+    if output.exists() and not force:
+        raise OutputExists(f"{output}: exists", "replace it with --force")
+    stages = known().stages(model)
+    prepare(model)
+
+    from upscale.engine import load_stage
+    from upscale.export import export_onnx, export_safetensors
+
+    if len(stages) > 1:
+        raise UsageError(f"{model}: more than one network", "export each by itself")
+    generators = load_stage(stages[0])
+    if len(generators) > 1:
+        raise UsageError(f"{model}: a family of {len(generators)}", "name one; `upscale models list` shows them")
+    write = export_onnx if output.suffix == ".onnx" else export_safetensors
+    difference = write(generators[0], output, half=fp16)
+    console.out.print(f"{output}: {_size(output.stat().st_size)}, within {difference:.1e} of {model}", markup=False)
+
+
+def bundle(
+    archive: Annotated[Path, typer.Argument(metavar="FILE.zip")],
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all that are here.")] = None,
+) -> None:
+    """Pack fetched networks into one file, for `upscale models add FILE.zip` on a machine without internet."""
+    from upscale import store
+    from upscale.catalog import known
+
+    entries = [e for n in names for e in known().find(n)] if names else list(known().entries.values())
+    if names:
+        _fetch(entries)
+    count = store.bundle(entries, archive)
+    console.out.print(f"{archive}: {count} networks, {_size(archive.stat().st_size)}", markup=False)
+
+
+MODELS: dict[str, Callable[..., None]] = {
+    "list": list_,
+    "info": info,
+    "fetch": fetch,
+    "add": add,
+    "remove": remove,
+    "verify": verify,
+    "export": export,
+    "bundle": bundle,
+}
+"""What ``upscale models`` can do, by name."""
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,84 @@
+"""Generators made of generators: one after the other, and the mean over eight orientations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from upscale.models.base import Generator
+
+
+class _Composed(Generator):
+    """A network around others; it takes and gives what they do."""
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Hyper-parameters."""
+
+        scale: int
+
+    def __init__(self, parts: Sequence[Generator]) -> None:
+        super().__init__(self.Config(scale=math.prod(part.scale for part in parts)))
+        self.parts = nn.ModuleList(parts)
+
+    def _part(self, i: int) -> Generator:
+        part = self.parts[i]
+        assert isinstance(part, Generator)
+        return part
+
+    def to_precision(self, dtype: torch.dtype) -> None:
+        """Cast each part, except its first and last layers."""
+        for i in range(len(self.parts)):
+            self._part(i).to_precision(dtype)
+
+
+class Chain(_Composed):
+    """``parts`` one after the other, as if the result of each had been saved and read, but for rounding."""
+
+    def __init__(self, parts: Sequence[Generator]) -> None:
+        super().__init__(parts)
+        self.any_scale = parts[-1].any_scale
+        self.radius, self.multiple_of, scale = 0, 1, 1
+        for part in parts:
+            self.radius += -(-part.radius // scale)  # what a later part sees is of smaller pixels
+            self.multiple_of = math.lcm(self.multiple_of, part.multiple_of // math.gcd(part.multiple_of, scale))
+            scale *= part.scale
+
+    def at_scale(self, scale: int) -> Self:
+        """Return the chain whose last part makes up for what is missing to ``scale``."""
+        parts = [self._part(i) for i in range(len(self.parts))]
+        before = math.prod(part.scale for part in parts[:-1])
+        return type(self)([*parts[:-1], parts[-1].at_scale(max(1, -(-scale // before)))])
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Enlarge ``lr`` ``[B, 3, h, w]`` by all parts."""
+        x = lr
+        for i in range(len(self.parts)):
+            x = self._part(i)(x.clamp(0, 1))
+        return x
+
+
+class SelfEnsemble(_Composed):
+    """The mean of a network's results for all eight orientations of the picture (EDSR, section 3.4)."""
+
+    def __init__(self, part: Generator) -> None:
+        super().__init__([part])
+        self.radius, self.multiple_of, self.any_scale = part.radius, part.multiple_of, part.any_scale
+
+    def at_scale(self, scale: int) -> Self:
+        """Return the ensemble of the network at another scale."""
+        return type(self)(self._part(0).at_scale(scale))
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """Enlarge ``lr`` ``[B, 3, h, w]``."""
+        network = self._part(0)
+        total = network(lr)
+        for turns, flip in [(turns, flip) for turns in range(4) for flip in (False, True)][1:]:
+            sr = torch.rot90(network(torch.rot90(lr.flip(-1) if flip else lr, turns, (-2, -1))), -turns, (-2, -1))
+            total = total + (sr.flip(-1) if flip else sr)
+        return total / 8  # type: ignore[no-any-return]
