@@ -75,7 +75,7 @@ def run(
         wanted = Target.parse(str(known))
     if wanted is not None:
         suffix = None if format_ is None else "." + format_.lower().removeprefix(".")
-        jobs = plan(inputs, output, f"x{wanted}", suffix, force=force)
+        jobs = plan(inputs, output, str(wanted), suffix, force=force)
 
     from upscale.batch import pipeline
     from upscale.engine import load
@@ -84,7 +84,7 @@ def run(
     if wanted is None:  # the scale of a file is known once it is read
         wanted = upscaler.native
         suffix = None if format_ is None else "." + format_.lower().removeprefix(".")
-        jobs = plan(inputs, output, f"x{wanted}", suffix, force=force)
+        jobs = plan(inputs, output, str(wanted), suffix, force=force)
     report = _Report(jobs, json=json, quiet=quiet, verbose=verbose)
     with report.bars:
         pipeline.run(jobs, upscaler, wanted, quality=quality, on_tile=report.on_tile, on_end=report.on_end)
