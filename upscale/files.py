@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+PART = ".part"
+"""What stands in the name of every temporary file, before its suffix."""
 
 
 @contextmanager
@@ -16,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and ``path`` is as it was. The temporary name is hidden and keeps
     the suffix, by which encoders choose the format.
     """
-    temporary = path.with_name(f".{path.stem[:32]}-{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f"{part_prefix(path)}{secrets.token_hex(4)}{PART}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -24,3 +28,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_prefix(path: Path) -> str:
+    """Return what the names of the temporary files of ``path``, and of no other file, begin with."""
+    return f".{path.stem[:32]}-{zlib.crc32(path.name.encode(errors='surrogateescape')):08x}-"

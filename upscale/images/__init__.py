@@ -3,7 +3,7 @@
 from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
 from upscale.images.image import Image, Pixels
 from upscale.images.metadata import Metadata, Provenance
-from upscale.images.read import decode, read_header, read_image
+from upscale.images.read import decode, read_header, read_image, suffix_of
 from upscale.images.write import check_size, write_image
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "is_picture",
     "read_header",
     "read_image",
+    "suffix_of",
     "write_image",
 ]

@@ -105,6 +105,16 @@ def read_header(path: Path) -> Header | None:
         return None
 
 
+def suffix_of(data: bytes) -> str:
+    """Return the suffix for a file of the content ``data``; what is not known is ``.png``, and refused when read."""
+    try:
+        with PILImage.open(io.BytesIO(data)) as opened:
+            kind = opened.format
+    except Exception:  # whatever is wrong with it is said when it is read
+        return ".png"
+    return next((row.suffixes[0] for row in FORMATS if row.name == kind), ".png")
+
+
 def _load_plugin(data: bytes, name: str) -> None:
     for row in FORMATS:
         if row.name in _SIGNATURES and _SIGNATURES[row.name].match(data) and not is_installed(row):
