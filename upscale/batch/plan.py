@@ -130,7 +130,7 @@ def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recur
     if path.is_dir():
         whole = path.resolve()
         root = output or whole.with_name(f"{whole.name}_{target}")
-        sources = list(_pictures(path, root, recursive))
+        sources = list(pictures(path, root, recursive))
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
         for source in sources:
@@ -151,7 +151,7 @@ def _size(source: Path) -> tuple[int, int] | None:
     return None if header is None else (header.height, header.width)
 
 
-def _pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
+def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
     """Yield the pictures of ``folder``, sorted, without hidden files and what an earlier run put into ``root``."""
     inside = root.resolve() if root.resolve() != folder.resolve() else None
     for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):

@@ -18,7 +18,9 @@ from upscale.errors import DiskFull, InputError, UsageError
 from upscale.options import Measure, Precision, Target, Tiling
 
 if TYPE_CHECKING:
+    from upscale.batch.pipeline import Settings
     from upscale.batch.plan import Job, Naming
+    from upscale.engine import Upscaler
 
 
 def _print_version(wanted: bool) -> None:
@@ -177,7 +179,7 @@ def run(
         Measure.FIT: fit,
         Measure.AT_LEAST: at_least,
     }
-    wanted = _target(sizes)
+    wanted = parse_target(sizes)
     entries = shipped().find(model)  # before torch is imported: a slip in a name is answered at once
     tiling = _tiling(tile, overlap)
     naming = Naming(
@@ -205,10 +207,8 @@ def run(
             _dry_run(jobs, wanted, json=json)
             return
 
-        from upscale import store
         from upscale.batch import pipeline
         from upscale.engine import load
-        from upscale.images import Provenance
 
         upscaler = load(model, device=_device(device, gpu), precision=precision, tiling=tiling)
         if wanted is None:  # the scale of a file is known once it is read
@@ -217,18 +217,15 @@ def run(
             if dry_run:
                 _dry_run(jobs, wanted, json=json)
                 return
-        weights = tuple(entry.sha256 or store.sha256(path) for entry in entries if (path := store.locate(entry)))
-        signature = Provenance(
-            tool=f"upscale {__version__}", model=model, weights=weights, settings=f"{wanted} {upscaler.precision}"
-        )
-        settings = pipeline.Settings(
-            target=wanted,
+        settings = settings_for(
+            model,
+            upscaler,
+            wanted,
             quality=quality,
             background=behind,
             strip=strip,
-            provenance=signature if provenance else None,
+            provenance=provenance,
             skip_large=skip_large,
-            engine=f"{model} {weights} {upscaler.precision}",
         )
         report = Report(len(jobs), json=json, quiet=quiet or streams.to_stdout, verbose=verbose)
         try:
@@ -252,6 +249,39 @@ def run(
         streams.send(report.done)
     if report.failed:
         raise typer.Exit(1)
+
+
+def settings_for(
+    model: str,
+    upscaler: Upscaler,
+    target: Target,
+    *,
+    quality: int | None = None,
+    background: tuple[int, int, int] | None = None,
+    strip: bool = False,
+    provenance: bool = True,
+    skip_large: bool = False,
+) -> Settings:
+    """Return what makes the results of ``upscaler``, which was loaded as ``model``, what they are."""
+    from upscale import store
+    from upscale.batch.pipeline import Settings
+    from upscale.catalog import shipped
+    from upscale.images import Provenance
+
+    paths = ((entry, store.locate(entry)) for entry in shipped().find(model))
+    weights = tuple(entry.sha256 or store.sha256(path) for entry, path in paths if path is not None)
+    made = Provenance(
+        tool=f"upscale {__version__}", model=model, weights=weights, settings=f"{target} {upscaler.precision}"
+    )
+    return Settings(
+        target=target,
+        quality=quality,
+        background=background,
+        strip=strip,
+        provenance=made if provenance else None,
+        skip_large=skip_large,
+        engine=f"{model} {weights} {upscaler.precision}",
+    )
 
 
 class _Streams:
@@ -296,7 +326,8 @@ def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
     show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), json=json)
 
 
-def _target(sizes: Mapping[Measure, str | None]) -> Target | None:
+def parse_target(sizes: Mapping[Measure, str | None]) -> Target | None:
+    """Read the one size that is given, None if none is."""
     given = [(measure, text) for measure, text in sizes.items() if text is not None]
     if not given:
         return None

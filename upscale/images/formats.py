@@ -130,7 +130,7 @@ FORMATS = (
         holds=_MODERN,
         lossless=None,
         lossy={"quality": 90, "chroma": 444},
-        plugin="pillow_heif.HeifImagePlugin",
+        plugin="pillow_heif",
         extra="heic",
     ),
     ImageFormat(
