@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART = ".part"
-"""What stands in the name of every temporary file, before its suffix."""
-
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,7 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and ``path`` is as it was. The temporary name is hidden and keeps
     the suffix, by which encoders choose the format.
     """
-    temporary = path.with_name(f"{part_prefix(path)}{secrets.token_hex(4)}{PART}{path.suffix}")
+    temporary = path.with_name(f"{part_prefix(path)}{secrets.token_hex(4)}.part{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:

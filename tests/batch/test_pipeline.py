@@ -18,11 +18,12 @@ from PIL import Image as PILImage
 
 from tests.conftest import picture
 from upscale.batch import pipeline
-from upscale.batch.journal import Journal
+from upscale.batch.journal import Journal, Source
 from upscale.batch.pipeline import Done, Ended, Failed, Settings, Skipped
 from upscale.batch.plan import Job, Naming, plan
 from upscale.engine import Upscaler
 from upscale.errors import DiskFull, OutputExists
+from upscale.files import part_prefix
 from upscale.images import Image, Provenance, read_image
 from upscale.images import write as write_module
 from upscale.models import build
@@ -175,16 +176,33 @@ def test_a_line_that_a_kill_cut_short_is_skipped(folder: Path) -> None:
     assert kinds(run(jobs_of(folder))) == [Skipped, Skipped, Skipped, Failed]
 
 
-def test_left_over_parts_are_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
     out = folder.with_name("out")
-    with monkeypatch.context() as patch:  # a process that was killed removes nothing
-        patch.setattr(Path, "unlink", lambda *_, **__: None)
-        patch.setattr(Path, "replace", lambda *_: None)
-        patch.setattr(pipeline, "_keep_time", lambda _: None)
-        run(jobs_of(folder)[:1])
-    assert [path.name for path in out.glob(".*.part.png")] != []
+    out.mkdir()
+    journal = Journal(out)
+    journal.note(journal.entry(out / "0.png", "begun", Source.of(folder / "0.png"), ""))
+    journal.close()
+    stale = out / f"{part_prefix(out / '0.png')}01234567.part.png"
+    other = out / f"{part_prefix(out / 'x.png')}01234567.part.png"  # of a process that may be alive
+    stale.write_bytes(b"half")
+    other.write_bytes(b"half")
     run(jobs_of(folder))
-    assert [path.name for path in out.glob(".*.part*")] == []
+    assert not stale.exists()
+    assert other.exists()
+
+
+def test_processes_that_share_a_folder_do_each_picture_once(folder: Path) -> None:
+    for index in range(3, 12):
+        PILImage.fromarray(picture(64, 64, seed=index)).save(folder / f"{index}.png")
+    out = folder.with_name("out")
+    command = [sys.executable, "-m", "upscale", str(folder), "-o", str(out), "-m", "bicubic", "-x", "4", "--json"]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    done: list[str] = []
+    for worker in workers:
+        events = [json.loads(line) for line in worker.communicate()[0].splitlines()]
+        done += [Path(event["output"]).name for event in events if event["event"] == "done"]
+        assert worker.returncode == 1  # bad.png
+    assert sorted(done) == sorted(f"{index}.png" for index in range(12))
 
 
 def test_a_full_disk_stops_the_run_and_is_not_held_against_the_file(

@@ -8,6 +8,7 @@ runs, also of several machines on one file system, can share a folder without do
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from upscale.files import PART, part_prefix
+from upscale.files import part_prefix
 
 FOLDER = ".upscale"
 
@@ -54,7 +55,6 @@ class Journal:
         self._read = 0  # bytes
         self._files: tuple[int, int] | None = None  # the journal and the locks
         self._mutex = threading.Lock()
-        self._parts: dict[str, list[Path]] | None = None
 
     def refresh(self) -> None:
         """Read what was noted since the last time, by whomever."""
@@ -84,11 +84,14 @@ class Journal:
     def claim(self, output: Path) -> bool:
         """Reserve ``output`` for this process, until ``release``; False: another one works on it."""
         _, locks = self._open()
-        claimed = _lock(locks, self._position(output))
-        if claimed:
-            for part in self._left_over().pop(part_prefix(output), ()):
-                part.unlink(missing_ok=True)  # its writer is dead, or it would hold the claim
-        return claimed
+        return _lock(locks, self._position(output))
+
+    def tidy(self, output: Path) -> None:
+        """Remove what a killed process left of ``output``, which this one has claimed."""
+        entry = self.find(output)
+        if entry is not None and entry.status == "begun":
+            for part in output.parent.glob(f"{glob.escape(part_prefix(output))}*"):
+                part.unlink(missing_ok=True)
 
     def release(self, output: Path) -> None:
         """Give up the claim on ``output``."""
@@ -146,16 +149,6 @@ class Journal:
                 locks = os.open(folder / "locks", os.O_RDWR | os.O_CREAT | binary, 0o644)
                 self._files = journal, locks
             return self._files
-
-    def _left_over(self) -> dict[str, list[Path]]:
-        """Return the temporary files below the folder, by what their names begin with; looked for once."""
-        with self._mutex:
-            if self._parts is None:
-                self._parts = {}
-                for path in self.root.rglob(f".*{PART}*"):
-                    prefix = path.name[: path.name.rfind(PART) - 8]
-                    self._parts.setdefault(prefix, []).append(path)
-            return self._parts
 
 
 @dataclass(slots=True)

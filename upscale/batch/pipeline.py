@@ -230,6 +230,7 @@ class _Stages:
                     time.sleep(_POLL)
                 claimed = True
                 journal.refresh()  # it may have been done between the question and the claim
+                journal.tidy(job.output)
                 ended = self._known(job, source, journal)
                 if ended is not None:
                     journal.release(job.output)
