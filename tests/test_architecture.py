@@ -39,6 +39,7 @@ NEIGHBOURS = {
     ("store", "catalog"),  # the store keeps what the catalogue names
     ("models", "imaging"),  # the classical interpolations are networks
     ("config", "errors"),  # a wrong table is an error
+    ("options", "errors"),  # a picture too small for a target is an error
 }
 
 

@@ -14,9 +14,10 @@ from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
 from upscale.cli.run import run
 from upscale.cli.train import train
+from upscale.cli.watch import watch
 from upscale.errors import UpscaleError, UsageError
 
-COMMANDS: dict[str, Callable[..., None]] = {"train": train, "doctor": doctor}
+COMMANDS: dict[str, Callable[..., None]] = {"train": train, "watch": watch, "doctor": doctor}
 """A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
 
 
