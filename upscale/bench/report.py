@@ -22,8 +22,8 @@ from upscale.images import Pixels
 MOST_CASES = 24
 """Pictures with crops on a page: a hundred would make it heavy."""
 _TEMPLATE = Path(__file__).with_name("page.html")
-_WIDTH, _HEIGHT = 560, 330  # of a chart, in its own units
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 120, 16, 40  # of its frame; names of points stand to the right
+_WIDTH, _HEIGHT = 460, 290  # of a chart, in its own units
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 120, 14, 34  # of its frame; names of points stand to the right
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def bench_page(result: Result, table: Mapping[str, Measure], crops: Sequence[Cro
         _details("What the columns mean", _definitions({row.title: row.meaning for row in table.values()})),
     ]
     for dataset, scale in groups:
-        parts.append(f"<h2>{escape(dataset)}, x{scale}</h2>")
+        parts.append(f"<h2>{escape(dataset)} x{scale}, means, protocol {escape(about['protocol'])}</h2>")
         parts.append(_table(tables.means(result, table, dataset, scale), _better(table)))
         literature = tables.literature(result, dataset, scale)
         if literature is not None:
@@ -111,6 +111,7 @@ def _comparisons(result: Result, crops: Sequence[Crops]) -> list[Comparison]:
     comparisons = []
     for crop in sorted(crops, key=best)[:MOST_CASES]:
         models = [name for name in crop.pictures if name not in ("bicubic", "HR")]
+        models.sort(key=lambda name: score(crop, name) or 0.0, reverse=True)
         notes = {name: f"{value:.2f} dB" for name in crop.pictures if (value := score(crop, name)) is not None}
         title = f"{crop.dataset} x{crop.scale}, {crop.image}, from {crop.left},{crop.top}"
         comparisons.append(Comparison(title, crop.pictures, "bicubic", models[0] if models else "HR", notes))
@@ -233,7 +234,7 @@ def _chart(
     for tick in x_axis.ticks:
         x, _ = place(_Point("", tick, points[0].y))
         marks.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
-        marks.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 20}" text-anchor="middle">{tick:g}</text>')
+        marks.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{tick:g}</text>')
     for tick in y_axis.ticks:
         _, y = place(_Point("", points[0].x, tick))
         marks.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')

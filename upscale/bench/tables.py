@@ -127,7 +127,7 @@ def growth(result: Result) -> list[str]:
         fit = scaling(timings)
         if fit is not None:
             memory = "" if fit.memory is None else f", memory as MP^{fit.memory:.2f}"
-            lines.append(f"{name}: time grows as MP^{fit.time:.2f}{memory}")
+            lines.append(f"{name}: time grows as MP^{fit.time:.2f}{memory}, fixed costs included")
     return lines
 
 

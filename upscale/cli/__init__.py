@@ -11,13 +11,20 @@ from collections.abc import Callable, Sequence
 import typer
 
 from upscale.cli.bench import bench
+from upscale.cli.compare import check, compare
 from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
 from upscale.cli.run import run
 from upscale.cli.train import train
 from upscale.errors import UpscaleError
 
-COMMANDS: dict[str, Callable[..., None]] = {"train": train, "bench": bench, "doctor": doctor}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "bench": bench,
+    "compare": compare,
+    "check": check,
+    "doctor": doctor,
+}
 """A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
 
 

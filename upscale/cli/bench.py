@@ -240,17 +240,7 @@ def _print(result: Result, table: Mapping[str, Measure], *, verbose: bool) -> No
 
 
 def _table(title: str, content: Grid) -> None:
-    """Print ``content``; rows longer than the terminal wrap, where rich's own table would cut their figures short."""
-    lines = [list(content.columns), *([cell.text for cell in row] for row in content.rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    console.out.print()
-    console.out.print(title, markup=False, style="bold")
-    for index, line in enumerate(lines):
-        cells = (
-            text.ljust(width) if column < content.labels else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        console.out.print("  ".join(cells).rstrip(), markup=False, style="dim" if index == 0 else None)
+    console.table(title, content.columns, [[cell.text for cell in row] for row in content.rows], content.labels)
 
 
 def _is_worse(result: Result, earlier: Mapping[str, object], name: str) -> bool:
