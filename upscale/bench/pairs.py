@@ -74,8 +74,8 @@ def faith(sr: Image, lr: Image) -> Faith:
         InputError: ``sr`` is smaller, or of another shape.
     """
     (height, width), (h, w) = sr.pixels.shape[:2], lr.pixels.shape[:2]
-    # Sizes are rounded to whole pixels, so a side may be half a pixel more or less than the scale says.
-    low, high = max((height - 0.5) / h, (width - 0.5) / w), min((height + 0.5) / h, (width + 0.5) / w)
+    # Programs round a fraction of a pixel up or down, so a side may be a pixel more or less than the scale says.
+    low, high = max((height - 1) / h, (width - 1) / w), min((height + 1) / h, (width + 1) / w)
     if low > high or min(height - h, width - w) < 0:
         raise InputError(
             f"{width}x{height} is no enlargement of {w}x{h}", "give the enlarged picture first, then its source"

@@ -16,7 +16,7 @@ from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
 from upscale.cli.run import run
 from upscale.cli.train import train
-from upscale.errors import UpscaleError
+from upscale.errors import UpscaleError, UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments, prog_name=name)
     except UpscaleError as error:
         error_line(error)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 def _commands() -> str:

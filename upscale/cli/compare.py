@@ -74,7 +74,11 @@ def check(
     found = faith(large, small)
     facts = [
         ("scale", f"x{found.scale:.4g}", ""),
-        ("LR-consistency", f"{found.consistency:.2f} dB", "reduced, against the source; above 40 a difference is hard to see"),
+        (
+            "LR-consistency",
+            f"{found.consistency:.2f} dB",
+            "reduced, against the source; above 40, hard to see",
+        ),
         ("colour, mean dE2000", f"{found.color_mean:.3f}", "1 is just visible"),
         ("colour, worst hundredth", f"{found.color_worst:.3f}", f"the heat map ends at {HOT:g}"),
         ("local contrast", f"{found.contrast:.3f}", "of the source's; above 1, contrast was invented"),
