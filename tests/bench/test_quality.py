@@ -129,6 +129,15 @@ def test_hr_is_cut_to_a_multiple_and_sixteen_bits_stay(tmp_path: Path) -> None:
     assert case.lr.pixels.dtype == np.uint16
 
 
+def test_a_grey_picture_is_compared_as_itself_only_where_both_are_grey(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (16, 16, 1), np.uint8).repeat(3, 2)
+    (tmp_path / "lr").mkdir()
+    write_image(tmp_path / "bridge.png", Image(pixels=grey, grayscale=True))
+    write_image(tmp_path / "lr" / "bridge.png", Image(pixels=reduce(grey, 2)))
+    assert open_case(DataSet("s", (), None), tmp_path / "bridge.png", 2).grayscale
+    assert not open_case(DataSet("s", (), tmp_path / "lr"), tmp_path / "bridge.png", 2).grayscale
+
+
 def test_halves_are_rounded_up_as_matlab_does() -> None:
     """Away from the border, every second weight of the reduction by 2 adds up to exactly 1/2."""
     pixels = np.zeros((8, 24, 3), np.uint8)

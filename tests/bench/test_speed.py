@@ -31,7 +31,7 @@ def test_a_network_is_timed_at_every_size(tmp_path: Path) -> None:
     save_generator(tmp_path / "tiny.safetensors", generator, {}, torch.float32)
     upscaler = load(str(tmp_path / "tiny.safetensors"), device="cpu", precision=Precision.FP32)
     sizes: list[None] = []
-    timings = measure("tiny", upscaler, 2, (16, 24), repeats=2, on_size=lambda: sizes.append(None))
+    timings = measure("tiny", upscaler, 2, (16, 24), repeats=(2, 2), on_size=lambda: sizes.append(None))
     assert [timing.size for timing in timings] == [16, 24]
     assert len(sizes) == 2
     for timing in timings:

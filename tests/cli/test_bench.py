@@ -14,6 +14,7 @@ import torch
 from upscale.checkpoint import save_generator
 from upscale.cli import main
 from upscale.images import Image, read_image, write_image
+from upscale.metrics.perceptual import BACKBONES
 from upscale.models import build
 
 
@@ -77,6 +78,21 @@ def test_the_table_names_protocol_and_missing_weights(folder: Path, capsys: pyte
     assert "hr x2, means, protocol y" in text
     assert "LPIPS: Zhang et al. 2018, with its published weights: no weights" in text
     assert "features: unweighted distance of SqueezeNet's features; not LPIPS" in text
+
+
+def test_weights_of_extractors_fill_their_columns(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    layers = BACKBONES["squeeze"].build().state_dict()
+    torch.save({f"features.{key}": value for key, value in layers.items()}, tmp_path / "net.pth")
+    widths = BACKBONES["squeeze"].channels
+    torch.save({f"lin{i}.model.1.weight": torch.rand(1, n, 1, 1) for i, n in enumerate(widths)}, tmp_path / "lin.pth")
+    options = ("--features", tmp_path / "net.pth", "--lpips", tmp_path / "net.pth", tmp_path / "lin.pth")
+    assert call("bench", folder, "-m", "bicubic", "-x", 2, *options, "--json") == 0
+    means = result(capsys)["summaries"][0]["means"]
+    assert 0 < means["features"] < 2
+    assert means["lpips"] > 0
 
 
 def test_files_are_written_and_carry_the_protocol(folder: Path, tmp_path: Path) -> None:

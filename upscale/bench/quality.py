@@ -16,7 +16,7 @@ from upscale.bench.published import published
 from upscale.bench.sets import Case, DataSet, as_batch, open_case, reduce
 from upscale.engine import Upscaler
 from upscale.errors import InputError, UpscaleError
-from upscale.images import Image, Pixels
+from upscale.images import Pixels
 from upscale.imaging import resize, to_array
 from upscale.metrics import (
     LPIPS,
@@ -185,7 +185,7 @@ def _picture(
             rows.append(_failed(place, model, table, error))
             continue
         results[model] = done.image.pixels
-        values, reasons = measure(case.lr, case.gt, done.image.pixels, scale, protocol, table)
+        values, reasons = measure(case, done.image.pixels, scale, protocol, table)
         rows.append(
             Row(
                 dataset=dataset.name,
@@ -219,18 +219,18 @@ def _failed(place: tuple[str, str, int], model: str, table: Mapping[str, Measure
 
 
 def measure(
-    lr: Image, gt: Pixels, sr: Pixels, scale: int, protocol: Protocol, table: Mapping[str, Measure]
+    case: Case, result: Pixels, scale: int, protocol: Protocol, table: Mapping[str, Measure]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return every metric of ``sr`` ``[s*h, s*w, 3]`` against ``gt``, and why some could not be measured."""
-    levels, border = int(np.iinfo(gt.dtype).max), protocol.border(scale)
-    sr_, gt_ = as_batch(sr), as_batch(gt)
+    """Return every metric of ``result`` ``[s*h, s*w, 3]``, and why some could not be measured."""
+    levels, border = int(np.iinfo(case.gt.dtype).max), protocol.border(scale)
+    sr, gt = as_batch(result), as_batch(case.gt)
     comparison = Comparison(
-        sr=sr_,
-        gt=gt_,
-        lr=as_batch(lr.pixels),
-        reduced=as_batch(reduce(sr, scale)),
-        compared_sr=prepare(sr_, border, protocol, levels=levels, grayscale=lr.grayscale),
-        compared_gt=prepare(gt_, border, protocol, levels=levels, grayscale=lr.grayscale),
+        sr=sr,
+        gt=gt,
+        lr=as_batch(case.lr.pixels),
+        reduced=as_batch(reduce(result, scale)),
+        compared_sr=prepare(sr, border, protocol, levels=levels, grayscale=case.grayscale),
+        compared_gt=prepare(gt, border, protocol, levels=levels, grayscale=case.grayscale),
     )
     values: dict[str, float | None] = dict.fromkeys(table)
     reasons: dict[str, str] = {}

@@ -105,6 +105,8 @@ class Case:
     lr: Image
     gt: Pixels
     """``[s*h, s*w, 3]``, the HR picture cut to a multiple of the scale."""
+    grayscale: bool
+    """Whether both are of one channel."""
 
 
 def open_case(dataset: DataSet, picture: Path, scale: int) -> Case:
@@ -120,12 +122,12 @@ def open_case(dataset: DataSet, picture: Path, scale: int) -> Case:
     gt = hr.pixels[: h * scale, : w * scale]
     path = dataset.lr_of(picture, scale)
     if path is None:
-        return Case(picture.stem, Image(pixels=reduce(gt, scale), grayscale=hr.grayscale), gt)
+        return Case(picture.stem, Image(pixels=reduce(gt, scale), grayscale=hr.grayscale), gt, hr.grayscale)
     lr = read_image(path)
     if lr.pixels.shape[:2] != (h, w):
         found, expected = f"{lr.pixels.shape[1]}x{lr.pixels.shape[0]}", f"{w}x{h}"
         raise InputError(f"{path.name}: {found}, but x{scale} of {picture.name} should be {expected}")
-    return Case(picture.stem, Image(pixels=lr.pixels, grayscale=lr.grayscale), gt)
+    return Case(picture.stem, Image(pixels=lr.pixels, grayscale=lr.grayscale), gt, hr.grayscale and lr.grayscale)
 
 
 def reduce(gt: Pixels, scale: int) -> Pixels:

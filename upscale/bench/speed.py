@@ -22,7 +22,10 @@ from upscale.options import Precision, Target
 
 SIZES = (96, 136, 192, 272, 384)
 """LR edges, each with twice the pixels of the one before."""
-REPEATS = 5
+REPEATS = (5, 25)
+"""At least and at most; in between, as many as fit into ``ENOUGH``."""
+ENOUGH = 1.0
+"""Seconds: a median over less moves by more than the regression that it should show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +89,10 @@ def measure(
     upscaler: Upscaler,
     scale: int,
     sizes: Sequence[int] = SIZES,
-    repeats: int = REPEATS,
+    repeats: tuple[int, int] = REPEATS,
     on_size: Callable[[], None] = lambda: None,
 ) -> list[Timing]:
-    """Time ``upscaler`` on noise of each size: once to warm up, then ``repeats`` times, each after a matmul."""
+    """Time ``upscaler`` on noise of each size: once to warm up, then some times, each right after a matmul."""
     reference = matmul(upscaler.device, upscaler.precision)
     target = Target.parse(str(scale))
     generator = upscaler.generators.get(scale) or max(upscaler.generators.values(), key=lambda g: g.scale)
@@ -99,8 +102,8 @@ def measure(
         noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
         upscaler.upscale(Image(pixels=noise), target)
         peak = PeakMemory(upscaler.device)
-        pairs = []
-        for _ in range(repeats):
+        pairs: list[tuple[float, float]] = []
+        while len(pairs) < repeats[0] or (len(pairs) < repeats[1] and sum(taken for taken, _ in pairs) < ENOUGH):
             before = reference.run()
             done = upscaler.upscale(Image(pixels=noise), target)
             pairs.append((done.seconds, before))

@@ -13,6 +13,8 @@ from upscale.errors import UsageError
 from upscale.options import MAX_SCALE, Precision, Tiling
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from upscale.bench.quality import Measure
     from upscale.bench.result import Result
     from upscale.bench.speed import Timing
@@ -58,10 +60,10 @@ def bench(
         list[Precision] | None, typer.Option(help="Number format; several times to time them.")
     ] = None,
     features: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="SqueezeNet for the unweighted feature distance.")
+        str | None, typer.Option(metavar="NAME|FILE", help="SqueezeNet for the unweighted feature distance.")
     ] = None,
     lpips: Annotated[
-        tuple[Path, Path] | None,
+        tuple[str, str] | None,
         typer.Option(metavar="BACKBONE LINEAR", help="Weights of LPIPS: torchvision's network, its calibration."),
     ] = None,
     baseline: Annotated[
@@ -152,8 +154,12 @@ def _explain_protocols() -> None:
 
 
 def _carried(catalog: Catalog) -> list[str]:
-    """Return every network that is on this machine now, those of a family under its name."""
-    here = [entry for entry in catalog.entries.values() if entry.path is None or entry.path.is_file()]
+    """Return every network that comes with the package, those of a family under its name."""
+    here = [
+        entry
+        for entry in catalog.entries.values()
+        if (entry.sha256 is None if entry.path is None else entry.path.is_file())  # an interpolation has no file
+    ]
     return list(dict.fromkeys(entry.family or entry.name for entry in here))
 
 
@@ -179,14 +185,25 @@ def _short(name: str) -> str:
     return path.stem if path.suffix in CHECKPOINT_SUFFIXES else name
 
 
-def _extractors(features: Path | None, lpips: tuple[Path, Path] | None) -> tuple[FeatureDistance | None, LPIPS | None]:
-    from upscale.checkpoint import read_state_dict
+def _extractors(features: str | None, lpips: tuple[str, str] | None) -> tuple[FeatureDistance | None, LPIPS | None]:
     from upscale.metrics import LPIPS, FeatureDistance
 
     return (
-        None if features is None else FeatureDistance(read_state_dict(features)),
-        None if lpips is None else LPIPS(*map(read_state_dict, lpips)),
+        None if features is None else FeatureDistance(_weights(features)),
+        None if lpips is None else LPIPS(*map(_weights, lpips)),
     )
+
+
+def _weights(name: str) -> dict[str, Tensor]:
+    from upscale import store
+    from upscale.catalog import shipped
+    from upscale.checkpoint import read_state_dict
+
+    entry = shipped().find(name)[0]
+    path = store.locate(entry)
+    if path is None:
+        raise UsageError(f"{name}: has no weights", "name a file with those of a feature extractor")
+    return read_state_dict(path)
 
 
 def _time(
