@@ -75,7 +75,7 @@ def test_equal_runs_pass() -> None:
 def test_losses_are_caught() -> None:
     assert regressions(result(psnr=29.95)) == ["set x4 net psnr"]
     assert regressions(result(ssim=0.8485)) == ["set x4 net ssim"]
-    assert regressions(result(slower=1.10)) == ["net x4 fp32 speed"]
+    assert regressions(result(slower=1.10)) == ["net x4 fp32 tile 384 speed"]
 
 
 def test_gains_pass() -> None:
@@ -87,7 +87,7 @@ def test_noise_of_repeated_runs_passes_and_a_slower_network_does_not_hide_in_it(
     for _ in range(200):
         noise = np.exp(rng.normal(0, 0.03, len(TIMINGS)))  # medians of five repeats move by about 3 %
         assert regressions(result(psnr=30 + rng.normal(0, 0.003), slower=noise)) == []
-        assert regressions(result(slower=1.15 * noise)) == ["net x4 fp32 speed"]
+        assert regressions(result(slower=1.15 * noise)) == ["net x4 fp32 tile 384 speed"]
 
 
 def test_infinite_psnr_is_equal_to_itself() -> None:
@@ -103,7 +103,7 @@ def test_what_does_not_compare_is_refused() -> None:
         compare(result(device="cuda (H200)"), saved(result()), "base.json")
     with pytest.raises(InputError, match="has set x4 net, this run has not"):
         compare(replace(result(), summaries=[]), saved(result()), "base.json")
-    with pytest.raises(InputError, match="at 272 pixels in fp32, this run has not"):
+    with pytest.raises(InputError, match="at 272 pixels in fp32, tile 384, this run has not"):
         compare(replace(result(), timings=TIMINGS[:3]), saved(result()), "base.json")
     failed = replace(result(), summaries=[replace(SUMMARY, means={"psnr": None, "ssim": None}, failed=1)])
     with pytest.raises(InputError, match="no mean of psnr any more"):

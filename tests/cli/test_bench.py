@@ -133,11 +133,12 @@ def test_a_failed_picture_ends_with_exit_code_1_and_its_name(folder: Path, capsy
     assert "hr x2 three bicubic:" in captured.err
 
 
-def test_speed_is_timed_for_every_precision_and_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_speed_is_timed_for_every_tile_and_size(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("bench", folder, "-m", "bicubic", "-x", 2, "--speed", "--size", 16, "--size", 24, "--json")
-    assert call(*command, "--device", "cpu", "--precision", "fp32", "--precision", "bf16") == 0
+    options = ("--device", "cpu", "--precision", "fp32", "--tile", 64, "--tile", 96)
+    assert call(*command, *options) == 0
     timings = result(capsys)["timings"]
-    assert [(t["precision"], t["size"]) for t in timings] == [("fp32", 16), ("fp32", 24), ("bf16", 16), ("bf16", 24)]
+    assert [(t["tile"], t["size"]) for t in timings] == [(64, 16), (64, 24), (96, 16), (96, 24)]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upscale.bench.result import Result
+from upscale.bench.speed import Timing
 from upscale.errors import InputError
 
 TOLERANCES = {"psnr": 0.03, "ssim": 0.001}
@@ -75,13 +76,13 @@ def _speed(result: Result, baseline: Mapping[str, Any], name: str) -> list[Diffe
         )
     now = {timing.key: timing for timing in result.timings}
     ratios: dict[str, list[float]] = {}
-    for then in baseline["timings"]:
-        key = (then["model"], then["device"], then["precision"], then["scale"], then["size"])
-        if key not in now:
-            what = f"{then['model']} x{then['scale']} at {then['size']} pixels in {then['precision']}"
+    for fields in baseline["timings"]:
+        then = Timing(**fields)
+        if then.key not in now:
+            what = f"{then.model} x{then.scale} at {then.size} pixels in {then.precision}, tile {then.tile}"
             raise InputError(f"{name}: has times of {what}, this run has not", "time the same networks and sizes")
-        group = f"{then['model']} x{then['scale']} {then['precision']}"
-        ratios.setdefault(group, []).append(now[key].work / then["work"])
+        group = f"{then.model} x{then.scale} {then.precision} tile {then.tile}"
+        ratios.setdefault(group, []).append(now[then.key].work / then.work)
     differences = []
     for group, found in ratios.items():
         ratio = math.exp(sum(map(math.log, found)) / len(found))

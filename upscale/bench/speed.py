@@ -56,9 +56,9 @@ class Timing:
     """Peak, bytes."""
 
     @property
-    def key(self) -> tuple[str, str, str, int, int]:
+    def key(self) -> tuple[str, str, str, int, int, int]:
         """What is compared with the same of another run."""
-        return self.model, self.device, self.precision, self.scale, self.size
+        return self.model, self.device, self.precision, self.tile, self.scale, self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def measure(
         upscaler.upscale(Image(pixels=noise), target)
         peak = PeakMemory(upscaler.device)
         pairs: list[tuple[float, float]] = []
-        while len(pairs) < repeats[0] or (len(pairs) < repeats[1] and sum(taken for taken, _ in pairs) < ENOUGH):
+        while len(pairs) < repeats[0] or (len(pairs) < repeats[1] and sum(map(sum, pairs)) < ENOUGH):
             before = reference.run()
             done = upscaler.upscale(Image(pixels=noise), target)
             pairs.append((done.seconds, before))
