@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from upscale.cli.bench import bench
+from upscale.cli.compare import check, compare
 from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
 from upscale.cli.run import run
@@ -17,7 +19,14 @@ from upscale.cli.train import train
 from upscale.cli.watch import watch
 from upscale.errors import UpscaleError, UsageError
 
-COMMANDS: dict[str, Callable[..., None]] = {"train": train, "watch": watch, "doctor": doctor}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "watch": watch,
+    "train": train,
+    "bench": bench,
+    "compare": compare,
+    "check": check,
+    "doctor": doctor,
+}
 """A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
 
 
