@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, DRIVER, Browser, browser
 
+from tests.bench.browser import CHROMIUM, DRIVER, Browser, browser
 from upscale.bench.quality import measures, run, summarise
 from upscale.bench.report import _Point, bench_page, front
 from upscale.bench.result import Result, about
