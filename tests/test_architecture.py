@@ -28,6 +28,7 @@ FLOORS = {
     "imaging": 2,
     "catalog": 1,
     "store": 1,
+    "download": 1,
     "images": 1,
     "errors": 0,
     "config": 0,
@@ -37,6 +38,7 @@ FLOORS = {
 # Neighbours on a floor that may see each other, with the reason.
 NEIGHBOURS = {
     ("store", "catalog"),  # the store keeps what the catalogue names
+    ("store", "download"),  # and fetches it
     ("models", "imaging"),  # the classical interpolations are networks
     ("config", "errors"),  # a wrong table is an error
     ("options", "errors"),  # a picture too small for a target is an error

@@ -1,18 +1,25 @@
-"""weights.toml -> Catalog of WeightsEntry: which pretrained networks there are."""
+"""weights.toml -> Catalog of WeightsEntry: which pretrained networks there are, and what a model's name means."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from platformdirs import user_config_path
 
 from upscale.config import did_you_mean, parse
-from upscale.errors import UnknownWeights
+from upscale.errors import ConfigError, UnknownWeights
+from upscale.files import replacing
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 DEFAULT_MODEL = "compact"
 _PACKAGE = Path(__file__).parent
 
@@ -31,14 +38,38 @@ class WeightsEntry:
     family: str | None = None
     """The name under which a user asks for networks that differ in scale only."""
     file: str | None = None
-    """Path of the checkpoint, relative to the package; None: a network without weights."""
+    """Path of the checkpoint, relative to the package; None: to be fetched, or a network without weights."""
+    url: tuple[str, ...] = ()
+    """Where to fetch the checkpoint, mirrors in order of preference."""
     sha256: str | None = None
     bytes: int | None = None
+    speed: Literal["fast", "medium", "slow"] | None = None
+    sibling: str | None = None
+    """The like-built network that ``--denoise`` and ``--strength`` interpolate towards."""
+    generator: bool = True
+    """False for what only training needs."""
 
     @property
     def path(self) -> Path | None:
-        """Where the checkpoint lies, None for a network without weights."""
+        """Where the checkpoint lies, None for one to be fetched and for a network without weights."""
         return None if self.file is None else _PACKAGE / self.file
+
+    @property
+    def commercial(self) -> bool:
+        """Whether the licence allows commercial use, as far as its name tells."""
+        return "NC" not in re.split(r"[^A-Z0-9]", self.license.upper())
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One network of a blend: its scales, if it is a family, and its share."""
+
+    entries: tuple[WeightsEntry, ...]
+    share: float = 1.0
+
+
+Stage = tuple[Part, ...]
+"""Networks of one architecture whose weights are averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +95,9 @@ class Catalog:
         family = [entry for entry in self.entries.values() if entry.family == model]
         if family:
             return family
+        if model.startswith(("https://", "http://")):
+            known = [entry for entry in self.entries.values() if model in entry.url]
+            return known[:1] or [_unpinned(model)]
         path = Path(model)
         if path.is_file():
             summary, license_ = f"the file {path}", "unknown"
@@ -72,9 +106,73 @@ class Catalog:
             ]
         if path.suffix in CHECKPOINT_SUFFIXES or path.parent != Path():
             raise UnknownWeights(f"{model}: no such checkpoint file")
-        hint = did_you_mean(model, self.names)
-        known = f"known are {', '.join(self.names)}, or a file ({' '.join(CHECKPOINT_SUFFIXES)})"
-        raise UnknownWeights(f"unknown model {model!r}", f"{hint} {known}" if hint else known)
+        known_hint = f"`upscale models list` shows all; or give a file ({' '.join(CHECKPOINT_SUFFIXES)})"
+        near = did_you_mean(model, self.names)
+        raise UnknownWeights(f"unknown model {model!r}", f"{near} {known_hint}" if near else known_hint)
+
+    def stages(self, model: str, denoise: float | None = None) -> list[Stage]:
+        """Return what ``model`` means: networks one after the other, ``a+b``, each a blend, ``a:0.7,b:0.3``.
+
+        ``denoise`` blends a network with its sibling, which denoises less.
+
+        Raises:
+            UnknownWeights: a part is neither a name nor a file, or has no sibling.
+            ConfigError: shares that do not add up to 1.
+        """
+        stages: list[tuple[tuple[str, float], ...]]
+        if self._is_whole(model):
+            stages = [((model, 1.0),)]
+        else:
+            stages = [tuple(_share(part) for part in stage.split(",")) for stage in model.split("+")]
+        if denoise is not None:
+            if len(stages) != 1 or len(stages[0]) != 1:
+                raise ConfigError(f"{model}: only a single network can denoise less", "write the shares yourself")
+            name = stages[0][0][0]
+            sibling = self.find(name)[0].sibling
+            if sibling is None:
+                raise UnknownWeights(f"{name}: has no sibling that denoises less", "use -m realesr-general-x4v3")
+            stages = [((name, denoise), (sibling, 1 - denoise))]
+        for stage in stages:
+            if abs(sum(share for _, share in stage) - 1) > 1e-3:
+                raise ConfigError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
+        return [tuple(Part(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
+
+    def scale(self, model: str, denoise: float | None = None) -> int | None:
+        """Return the largest scale of ``model`` in a single pass; None where only the files tell."""
+        product = 1
+        for stage in self.stages(model, denoise):
+            scales = [entry.scale for entry in stage[0].entries]
+            if None in scales:
+                return None
+            product *= max(scale for scale in scales if scale is not None)
+        return product
+
+    def _is_whole(self, model: str) -> bool:
+        return model.startswith("http") or model in self.names or Path(model).is_file()
+
+
+@cache
+def known() -> Catalog:
+    """Return the catalogue that comes with the package, and what the user added to it."""
+    own = user_file()
+    return Catalog({**shipped().entries, **(read(own).entries if own.exists() else {})})
+
+
+def user_file() -> Path:
+    """Return the path of the user's own weights.toml."""
+    home = os.environ.get("UPSCALE_HOME")
+    return (Path(home) if home else user_config_path("upscale")) / "weights.toml"
+
+
+def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Add tables to the user's own weights.toml, by name; None takes one out."""
+    path = user_file()
+    tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tables = {name: table for name, table in {**tables, **change}.items() if table is not None}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(_toml(name, table) for name, table in tables.items()), encoding="utf-8")
+    known.cache_clear()
 
 
 @cache
@@ -89,7 +187,33 @@ def read(path: Path) -> Catalog:
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
     return Catalog(
         {
-            name: parse(WeightsEntry, {"name": name, "network": None, **table}, f"{path.name}.{name}")
+            name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{path.name}.{name}")
             for name, table in tables.items()
         }
     )
+
+
+def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a single URL stand for a list of one."""
+    return {key: [value] if key == "url" and isinstance(value, str) else value for key, value in table.items()}
+
+
+def _toml(name: str, table: Mapping[str, Any]) -> str:
+    """Return one table of a TOML file; JSON's strings, numbers and arrays are TOML's."""
+    lines = (f"{key} = {json.dumps(value)}\n" for key, value in table.items() if value not in (None, ()))
+    return f"[{json.dumps(name)}]\n" + "".join(lines)
+
+
+def _unpinned(url: str) -> WeightsEntry:
+    name = re.sub(r"[^\w.-]+", "-", Path(unquote(urlsplit(url).path)).stem) or "download"
+    return WeightsEntry(name=name, summary=f"from {url}", network=None, license="unknown", url=(url,))
+
+
+def _share(part: str) -> tuple[str, float]:
+    name, colon, share = part.strip().rpartition(":")
+    if not colon:
+        return part.strip(), 1.0
+    try:
+        return name, float(share)
+    except ValueError:
+        return part.strip(), 1.0  # a drive letter, or a slip that the name will show

@@ -1,31 +1,48 @@
 """State dict files and networks: read, unwrap, recognise, build, load, save.
 
 A weights file is data. Pickles are read by torch's restricted unpickler, which refuses everything but tensors and
-plain containers, so no file can run code.
+plain containers, so no file can run code; and before anything is read, a file must not claim to be more than it is.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import pickletools
+import re
+import struct
 import warnings
-from collections.abc import Collection, Mapping
+import zipfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from upscale.errors import ConfigError, IncompatibleCheckpoint
 from upscale.files import replacing
 from upscale.models import GENERATORS, Generator, build
+from upscale.models.base import read_notes
 from upscale.models.features import EXTRACTORS, FeatureExtractor
+from upscale.models.layout import Layout
 
-WRAPPERS = ("params_ema", "params", "state_dict")  # in order of preference
+WRAPPERS = (
+    *("params_ema", "ema_state_dict", "params", "state_dict", "model_state_dict", "model"),
+    *("generator", "netG", "net_g", "gen", "g", "G"),
+)  # in order of preference
+PREFIXES = ("module.", "_orig_mod.", "generator.", "netG.", "net_g.", "gen.", "g.", "model.", "net.")
 METADATA_KEY = "upscale"
-"""Key of our JSON object in the metadata of a safetensors file: arch, config and how it was trained."""
+"""Key of our JSON object in the metadata of a safetensors file: network, and how it was trained."""
+
+MAX_TENSORS = 30_000  # the largest networks have a few thousand
+MAX_HEADER = 16 << 20  # bytes; 30 000 tensors need less
+MAX_OPCODES = 1_000_000  # of a pickle: a tensor needs about 25
+MAX_INFLATION = 20  # weights hardly shrink when they are zipped
+HARMLESS = 64 << 20  # bytes that may come out of any zip
 
 
 def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Generator:
@@ -36,17 +53,10 @@ def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Gene
     Raises:
         IncompatibleCheckpoint: not a checkpoint, of no known architecture, or keys that do not match exactly.
     """
-    state_dict = read_state_dict(path)
-    if network is None:
-        network = recognise(state_dict, path)
-    try:
-        with torch.device("meta"):
-            generator = build(network, str(path))
-    except ConfigError as error:
-        raise IncompatibleCheckpoint(error.message, error.hint) from error
-    _check_keys(generator, state_dict, path)
-    generator.load_state_dict({key: value.float() for key, value in state_dict.items()}, assign=True)
-    return generator.requires_grad_(False).eval()
+    fit = _identify(list(_candidates(_read(path))), path, network)
+    tensors = {key: value.float() if value.is_floating_point() else value for key, value in fit.tensors.items()}
+    fit.generator.load_state_dict(tensors, assign=True)
+    return fit.generator.requires_grad_(False).eval()
 
 
 def load_extractor(path: Path, kind: str, layers: Collection[str]) -> FeatureExtractor:
@@ -58,7 +68,8 @@ def load_extractor(path: Path, kind: str, layers: Collection[str]) -> FeatureExt
     extractor = EXTRACTORS[kind](layers)
     wanted = extractor.state_dict()
     found = {key: value.float() for key, value in read_state_dict(path).items() if key in wanted}
-    _check_keys(extractor, found, path)
+    if faults := _faults(wanted, found):
+        raise IncompatibleCheckpoint(f"{path}: does not fit {kind}; {'; '.join(faults)}")
     extractor.load_state_dict(found)
     return extractor.requires_grad_(False).eval()
 
@@ -68,7 +79,10 @@ def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any]
 
     ``metadata`` is stored as JSON beside the architecture and its hyper-parameters.
     """
-    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in generator.state_dict().items()}
+    tensors = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for key, value in generator.state_dict().items()
+    }
     about = {"network": describe(generator), **metadata}
     with replacing(path) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: json.dumps(about)})
@@ -94,14 +108,44 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors in ``path`` (safetensors, or a PyTorch file), out of any known wrapping.
 
     Raises:
-        IncompatibleCheckpoint: the file cannot be read, would run code, or holds something other than tensors.
+        IncompatibleCheckpoint: the file cannot be read, would run code, or holds no tensors.
     """
+    return next(_candidates(_read(path)))
+
+
+def recognise(state_dict: Mapping[str, Tensor], path: Path) -> Mapping[str, Any]:
+    """Return the table ``{"arch": ..., hyper-parameters}`` of the network that these tensors belong to.
+
+    ``path`` is named in errors; where no tensor shows the scale, its name may (``fsrcnn_x3.pth``).
+
+    Raises:
+        IncompatibleCheckpoint: no known architecture has tensors of these names and shapes.
+    """
+    return describe(_identify([state_dict], path, None).generator)
+
+
+# Reading
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the dictionary in ``path``, whichever kind of file it is, after a look at what it claims to hold."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        with warnings.catch_warnings(action="ignore"):  # remarks on other versions of pickle
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            start = file.read(16)
+        if start[:4] == b"PK\3\4":
+            size = _check_zip(path)
+            content = _unpickle(path)
+        elif start[8:9] == b"{":
+            size = path.stat().st_size
+            content = _read_safetensors(path, struct.unpack("<Q", start[:8])[0])
+        elif start[:1] == b"\x80":
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                for _ in range(4):  # a magic number, a version, the system's facts; then the state dict
+                    _check_pickle(file, path)
+            content = _unpickle(path)
+        else:
+            raise _not_weights(path, start)
     except pickle.UnpicklingError as error:
         if "operand" in str(error):  # not even a pickle, or one cut short
             raise _unreadable(path) from error
@@ -111,63 +155,234 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ) from error
     except OSError as error:
         raise IncompatibleCheckpoint(f"{path}: {error.strerror or error}") from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path) from error
-    return _unwrap(content, path)
+    if not isinstance(content, Mapping) or not any(True for _ in _state_dicts(content)):
+        raise IncompatibleCheckpoint(f"{path}: no state dict in it")
+    for state_dict in _state_dicts(content):
+        if sum(value.numel() for value in state_dict.values()) > size:
+            raise _too_much(path, "tensors larger than the file")  # views that repeat one number without end
+    return dict(content)
 
 
-def recognise(state_dict: Mapping[str, Tensor], path: Path) -> Mapping[str, Any]:
-    """Return the table ``{"arch": ..., hyper-parameters}`` of the network that these tensors belong to.
+def _unpickle(path: Path) -> Any:
+    with warnings.catch_warnings(action="ignore"):  # remarks on other versions of pickle
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(path: Path, header: int) -> dict[str, Tensor]:
+    if header > MAX_HEADER:
+        raise _too_much(path, f"a header of {header / 2**20:.0f} MiB")
+    with safe_open(path, "pt") as file:
+        keys = list(file.keys())
+        if len(keys) > MAX_TENSORS:
+            raise _too_much(path, f"{len(keys)} tensors")
+        return {key: file.get_tensor(key) for key in keys}
+
+
+def _check_zip(path: Path) -> int:
+    """Refuse a zip that claims too many files, or files too large for its size; return how much it holds."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - (1 << 16)))
+        tail = file.read()
+    end, end64 = tail.rfind(b"PK\5\6"), tail.rfind(b"PK\6\6")
+    if end < 0:
+        raise zipfile.BadZipFile
+    entries: int = struct.unpack_from("<Q" if end64 >= 0 else "<H", tail, end64 + 32 if end64 >= 0 else end + 10)[0]
+    if entries > 3 * MAX_TENSORS:  # weights and their running means, for the network and its optimiser
+        raise _too_much(path, f"{entries} parts")
+    with zipfile.ZipFile(path) as archive:
+        files = archive.infolist()
+        total = sum(info.file_size for info in files)
+        if total > max(HARMLESS, MAX_INFLATION * path.stat().st_size):
+            raise _too_much(path, f"{total / 2**20:.0f} MiB in {path.stat().st_size / 2**20:.1f}")
+        for info in files:
+            if info.filename.endswith("data.pkl"):
+                with archive.open(info) as file:
+                    _check_pickle(file, path)
+    return total
+
+
+def _check_pickle(file: IO[bytes], path: Path) -> None:
+    """Go through one pickle without doing what it says; refuse one that is longer than any network's."""
+    for done, _ in enumerate(pickletools.genops(file)):
+        if done > MAX_OPCODES:
+            raise _too_much(path, "more objects than any network has tensors")
+
+
+def _state_dicts(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
+    """Yield the state dicts in ``content``, the preferred ones first."""
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if any("." in key for key in tensors):
+        yield tensors
+    for wrapper in sorted(content, key=lambda key: WRAPPERS.index(key) if key in WRAPPERS else len(WRAPPERS)):
+        if isinstance(content[wrapper], Mapping):
+            yield from _state_dicts(content[wrapper])
+    if tensors and not any("." in key for key in tensors):  # more likely a counter than a network
+        yield tensors
+
+
+def _candidates(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
+    """Yield the state dicts in ``content``, each also without the prefixes that wrappers of modules leave."""
+    for state_dict in _state_dicts(content):
+        yield from _without_prefixes(state_dict)
+
+
+def _without_prefixes(state_dict: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    for prefix in PREFIXES:
+        inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        if inner and prefix in PREFIXES[:2]:  # left by DataParallel and torch.compile, never part of a name
+            yield from _without_prefixes(inner)
+            return
+    yield state_dict
+    for prefix in PREFIXES[2:]:
+        inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+        if inner:
+            yield from _without_prefixes(inner)
+
+
+# Recognising
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A network of one architecture, on the meta device, and the tensors for it under its own names."""
+
+    arch: str
+    generator: Generator
+    tensors: Mapping[str, Tensor]
+    faults: tuple[str, ...]
+    """Why the tensors do not fit, in words; empty where they do."""
+
+
+def _identify(candidates: Sequence[Mapping[str, Tensor]], path: Path, network: Mapping[str, Any] | None) -> _Fit:
+    """Return the network that fits the first of ``candidates`` that any fits.
 
     Raises:
-        IncompatibleCheckpoint: no known architecture has tensors of these names and shapes.
+        IncompatibleCheckpoint: none fits; it names the nearest architecture and what is foreign to it.
     """
-    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    if network is not None and network.get("arch") not in GENERATORS:
+        raise IncompatibleCheckpoint(f"{path}: {network.get('arch')!r} is no architecture")
+    archs = GENERATORS if network is None else {str(network["arch"]): GENERATORS[str(network["arch"])]}
+    misfits = []
+    for state_dict in candidates:
+        for arch, cls in archs.items():
+            for layout in (None, *cls.layouts):
+                fit = _fit(state_dict, arch, layout, path, network)
+                if fit is not None and not fit.faults:
+                    return fit
+                if fit is not None:
+                    misfits.append(fit)
+    if misfits:
+        nearest = min(misfits, key=lambda fit: len(fit.faults))
+        raise IncompatibleCheckpoint(f"{path}: does not fit {nearest.arch}; {'; '.join(nearest.faults)}")
+    raise _unknown(candidates[0], path)
+
+
+def _fit(
+    state_dict: Mapping[str, Tensor], arch: str, layout: Layout | None, path: Path, given: Mapping[str, Any] | None
+) -> _Fit | None:
+    """Return the network of ``arch`` with tensors named as in ``layout`` (None: as ours), None if it is none."""
+    names = {name: name for name in state_dict} if layout is None else layout.translate(state_dict)
+    if names is None:
+        return None
+    tensors = {ours: state_dict[name] for name, ours in names.items() if ours is not None}
+    network = {"arch": arch, **(layout.implies if layout else {}), **(given or {})}
+    notes = read_notes(tensors)
+    tensors = {name: value for name, value in tensors.items() if "=" not in name}
+    if given is None:
+        cls = GENERATORS[arch]
+        visible = cls.recognise({name: tuple(value.shape) for name, value in tensors.items()})
+        if visible is None:
+            return None
+        scale = _scale_in_name(path) if "scale" in cls.unseen else {}
+        network = {"arch": arch, **scale, **visible, **(layout.implies if layout else {}), **notes}
+    try:
+        with torch.device("meta"):
+            generator = build(network, str(path))
+    except ConfigError as error:
+        if given is None:
+            return None
+        raise IncompatibleCheckpoint(error.message, error.hint) from error
+    expected = generator.state_dict()
+    for name, value in expected.items():
+        if "=" in name or name.endswith(".num_batches_tracked"):  # old files lack the count, others' lack our notes
+            tensors.setdefault(name, torch.zeros_like(value, device="cpu"))
+    return _Fit(arch, generator, tensors, _faults(expected, tensors))
+
+
+def _scale_in_name(path: Path) -> dict[str, int]:
+    """Return the scale that the file's name tells: ``fsrcnn_x3.pth``, ``2x-photo.pth``."""
+    match = re.search(r"(?:^|[^a-z0-9])(?:x([2-9])|([2-9])x)(?:[^a-z0-9]|$)", path.stem.lower())
+    return {"scale": int(match[1] or match[2])} if match else {}
+
+
+def _faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[str, ...]:
+    misshapen = [
+        f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    faults = (
+        ("missing", [key for key in expected if key not in found]),
+        ("unexpected", [key for key in found if key not in expected]),
+        ("of another shape", misshapen),
+    )
+    return tuple(f"{what}: {_first(keys)}" for what, keys in faults if keys)
+
+
+def _unknown(state_dict: Mapping[str, Tensor], path: Path) -> IncompatibleCheckpoint:
+    """Return the error that names the architecture with the most names in common, and the first it does not have."""
+    foreign: dict[str, list[str]] = {}
     for arch, cls in GENERATORS.items():
-        config = cls.recognise(shapes)
-        if config is not None:
-            return {"arch": arch, **config}
-    keys = ", ".join(list(shapes)[:3])
-    known = ", ".join(arch for arch, cls in GENERATORS.items() if cls.edges)
-    raise IncompatibleCheckpoint(
-        f"{path}: of no known architecture; its tensors are called {keys}, ...", f"known are {known}"
+        with torch.device("meta"):
+            own = {_plain(name) for name in build({"arch": arch}, arch).state_dict()}
+        if own:
+            foreign[arch] = [
+                name
+                for name in state_dict
+                if _plain(name) not in own and not any(layout.known(name) for layout in cls.layouts)
+            ]
+    nearest = min(foreign, key=lambda arch: len(foreign[arch]))
+    if len(foreign[nearest]) == len(state_dict):
+        told = f"its tensors are called {_first(list(state_dict))}"
+    elif foreign[nearest]:
+        told = f"nearest is {nearest}, which has no {_first(foreign[nearest])}"
+    else:
+        told = f"nearest is {nearest}, with other tensors missing or of another shape"
+    return IncompatibleCheckpoint(
+        f"{path}: of no known architecture; {told}", f"known are {', '.join(foreign)}; see `upscale models info`"
     )
 
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    for key in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not content:
-        raise IncompatibleCheckpoint(f"{path}: no state dict in it")
-    strangers = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise IncompatibleCheckpoint(f"{path}: {strangers[0]!r} is not a tensor, so this is no state dict")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+def _plain(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
 
 
-def _check_keys(network: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in state_dict.items()}
-    faults = [
-        ("missing", [key for key in expected if key not in found]),
-        ("unexpected", [key for key in found if key not in expected]),
-        (
-            "of another shape",
-            [
-                f"{key} {list(found[key])} instead of {list(expected[key])}"
-                for key in expected
-                if key in found and found[key] != expected[key]
-            ],
-        ),
-    ]
-    described = [f"{what}: {', '.join(keys[:3])}" + (" ..." if len(keys) > 3 else "") for what, keys in faults if keys]
-    if described:
-        raise IncompatibleCheckpoint(f"{path}: does not fit {type(network).__name__}; {'; '.join(described)}")
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+# Errors
 
 
 def _unreadable(path: Path) -> IncompatibleCheckpoint:
     return IncompatibleCheckpoint(
         f"{path}: not a readable checkpoint (damaged, cut short, or another kind of file)",
         "fetch it again; supported are .safetensors and .pth/.pt state dicts",
+    )
+
+
+def _not_weights(path: Path, start: bytes) -> IncompatibleCheckpoint:
+    kinds = {b"<": "a web page", b"version https": "a pointer of Git LFS", b"": "an empty file"}
+    for signature, kind in kinds.items():
+        if start.lstrip().startswith(signature) and (signature or not start):
+            return IncompatibleCheckpoint(f"{path}: {kind}, not weights", "fetch the file itself")
+    return _unreadable(path)
+
+
+def _too_much(path: Path, claim: str) -> IncompatibleCheckpoint:
+    return IncompatibleCheckpoint(
+        f"{path}: claims {claim}; no network's weights are like that, and the file is not opened",
+        "get the weights from where they were published",
     )

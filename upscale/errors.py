@@ -11,6 +11,7 @@
     ├── ConfigError                  a TOML file or --set that does not parse into its dataclass
     ├── WeightsError
     │   ├── UnknownWeights           neither a name in the catalogue nor a file
+    │   ├── DownloadFailed           no connection, a refusal, the wrong thing, or no room on the disk
     │   ├── ChecksumMismatch         a file whose sha256 is not the one that the catalogue states
     │   └── IncompatibleCheckpoint   missing, unexpected or misshapen keys, the first few of each
     ├── DeviceError
@@ -64,6 +65,10 @@ class WeightsError(UpscaleError):
 
 class UnknownWeights(WeightsError):
     """Neither a name in the catalogue nor a file."""
+
+
+class DownloadFailed(WeightsError):
+    """Weights that could not be fetched: no connection, a refusal, the wrong thing, or no room on the disk."""
 
 
 class ChecksumMismatch(WeightsError):

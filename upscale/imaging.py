@@ -60,7 +60,20 @@ def _lanczos3(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
 
 
-KERNELS = {"bicubic": Kernel(_cubic, 2.0), "lanczos": Kernel(_lanczos3, 3.0)}
+def _box(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where((x >= -0.5) & (x < 0.5), 1.0, 0.0)
+
+
+def _triangle(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.abs(x) < 1, 1 - np.abs(x), 0.0)
+
+
+KERNELS = {
+    "nearest": Kernel(_box, 0.5),
+    "bilinear": Kernel(_triangle, 1.0),
+    "bicubic": Kernel(_cubic, 2.0),
+    "lanczos": Kernel(_lanczos3, 3.0),
+}
 
 _BLOCK = 64  # outputs computed by one dense product: enough to fill it, few enough not to multiply zeros
 

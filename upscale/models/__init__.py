@@ -10,20 +10,37 @@ from torch import nn
 from upscale.config import parse
 from upscale.errors import ConfigError
 from upscale.models.base import Generator
-from upscale.models.classical import Bicubic, Lanczos
+from upscale.models.classical import Bicubic, Bilinear, Lanczos, Nearest, Wiener
 from upscale.models.compact import Compact
 from upscale.models.discriminators import DISCRIMINATORS
+from upscale.models.edsr import EDSR
+from upscale.models.espcn import ESPCN
+from upscale.models.fsrcnn import FSRCNN
 from upscale.models.rrdbnet import RRDBNet
+from upscale.models.span import SPAN
+from upscale.models.srcnn import SRCNN
+from upscale.models.srgan import SRGAN
 from upscale.models.srresnet import SRResNet
+from upscale.models.vdsr import VDSR
 
 __all__ = ["GENERATORS", "Generator", "build", "build_discriminator"]
 
 GENERATORS: dict[str, type[Generator]] = {
     "compact": Compact,
+    "span": SPAN,
     "srresnet": SRResNet,
+    "srgan": SRGAN,
+    "edsr": EDSR,
     "rrdbnet": RRDBNet,
+    "srcnn": SRCNN,
+    "fsrcnn": FSRCNN,
+    "espcn": ESPCN,
+    "vdsr": VDSR,
+    "nearest": Nearest,
+    "bilinear": Bilinear,
     "bicubic": Bicubic,
     "lanczos": Lanczos,
+    "wiener": Wiener,
 }
 
 

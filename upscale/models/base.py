@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from upscale.imaging import resize, rgb_to_y
+from upscale.models.layout import Layout
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Generator(nn.Module):
     """A network that enlarges images.
 
     ``forward`` maps ``lr`` ``[B, 3, h, w]``, float32 RGB in [0, 1], to ``[B, 3, scale*h, scale*w]`` float32 on the
-    same device, not clamped. ``h`` and ``w`` are multiples of ``multiple_of``.
+    same device, not clamped. ``h`` and ``w`` are multiples of ``multiple_of``. A network of four channels takes and
+    gives a fourth, alpha, as well; one of a single channel works on luma, and bicubic enlargement gives the colours.
     """
 
     Config: ClassVar[type[Any]]
+    layouts: ClassVar[tuple[Layout, ...]] = ()
+    """How the tensors are called elsewhere."""
+    unseen: ClassVar[tuple[str, ...]] = ()
+    """Hyper-parameters that no name and no shape of a tensor shows."""
     config: Any
     scale: int
     radius: int
@@ -25,15 +39,29 @@ class Generator(nn.Module):
     multiple_of: int = 1
     any_scale: bool = False
     """Whether ``at_scale`` gives the network for another scale."""
+    channels: tuple[int, int] = (3, 3)
+    """Channels that ``enlarge`` takes and gives: 1 is luma, 3 RGB, 4 RGB and alpha."""
+    studio: bool = False
+    """Whether luma is that of MATLAB's rgb2ycbcr, in [16/255, 235/255], instead of [0, 1]."""
     edges: tuple[str, ...] = ()
     """The first and the last layers: ``to_precision`` leaves them in float32."""
 
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.scale
+        defaults = {field.name: field.default for field in dataclasses.fields(config) if field.name in self.unseen}
+        usual = dataclasses.replace(config, **defaults)
+        for name in self.unseen:
+            if getattr(config, name) != getattr(usual, name):
+                self.register_buffer(note(name, getattr(config, name)), torch.zeros(()))
+
     @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:
-        """Return the hyper-parameters of the network that has tensors of these names and shapes, or None."""
+    def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:
+        """Return the visible hyper-parameters of the network that has tensors of these names and shapes, or None."""
         return None
 
-    def at_scale(self, scale: int) -> Generator:
+    def at_scale(self, scale: int) -> Self:
         """Return the network that enlarges by ``scale``; only where ``any_scale``."""
         return self
 
@@ -49,6 +77,33 @@ class Generator(nn.Module):
         for name in self.edges:
             self.get_submodule(name).float()
 
+    def forward(self, lr: Tensor) -> Tensor:
+        """Enlarge ``lr`` ``[B, 3, h, w]``, or ``[B, 4, h, w]`` where the network takes alpha."""
+        taken, given = self.channels
+        rgb = lr[:, :3]
+        if taken == 1:
+            sr = self.enlarge(self._luma(rgb))
+        elif taken == 4 and lr.shape[1] == 3:
+            sr = self.enlarge(F.pad(lr, (0, 0, 0, 0, 0, 1), value=1.0))
+        else:
+            sr = self.enlarge(lr)
+        if given != 1:
+            return sr[:, : lr.shape[1]]
+        base = resize(rgb, self.scale * lr.shape[-2], self.scale * lr.shape[-1])
+        # Luma is the sum of red, green and blue by weights that add up to 219/255 or 1, and chroma does not change
+        # where all three change alike: the new luma is set by adding the difference to each.
+        gain = 255 / 219 if self.studio else 1.0
+        return base + gain * (sr - self._luma(base))
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """Enlarge ``x`` ``[B, channels[0], h, w]`` to ``[B, channels[1], scale*h, scale*w]``."""
+        raise NotImplementedError
+
+    def _luma(self, rgb: Tensor) -> Tensor:
+        """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""
+        studio = rgb_to_y(rgb)[:, None]
+        return studio if self.studio else (255 * studio - 16) / 219
+
 
 def run(layer: nn.Module, x: Tensor) -> Tensor:
     """Apply ``layer`` to ``x``, cast to the dtype of the layer's weights first."""
@@ -57,6 +112,45 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x.to(weight.dtype))  # type: ignore[no-any-return]
 
 
+def conv(inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv2d:
+    """Return a convolution that keeps height and width."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+
+
+def kaiming(network: nn.Module, gain: float = 1.0) -> None:
+    """Draw all convolutions of ``network`` as He et al. 2015 do, times ``gain``; biases are 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.kaiming_normal_(layer.weight)
+            layer.weight.data.mul_(gain)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def count(names: Iterable[str], pattern: str) -> int:
     """Return how many different numbers the one group of ``pattern`` takes among ``names``."""
     return len({match[1] for name in names if (match := re.match(pattern, name))})
+
+
+def shuffle_factor(outputs: int, channels: int) -> int:
+    """Return the scale at which pixel shuffling makes ``channels`` of ``outputs``, 0 where there is none."""
+    scale = math.isqrt(outputs // channels) if channels else 0
+    return scale if channels * scale**2 == outputs else 0
+
+
+def note(name: str, value: Any) -> str:
+    """Return the name of the empty tensor that tells the hyper-parameter ``name``, for example ``norm=false``."""
+    # A Sequential or a ParameterList counts its tensors with dots; a name of one buffer must not have any.
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{name}={text}".replace(".", ",")
+
+
+def read_notes(names: Iterable[str]) -> dict[str, Any]:
+    """Return the hyper-parameters that the names of empty tensors tell."""
+    notes = {}
+    for name, text in (name.split("=", 1) for name in names if "=" in name):
+        try:
+            notes[name] = json.loads(text.replace(",", "."))
+        except ValueError:
+            notes[name] = text
+    return notes

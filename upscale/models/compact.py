@@ -11,44 +11,56 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, count, run
+from upscale.models.base import Generator, Shapes, count, run, shuffle_factor
 
 
 class Compact(Generator):
     """``PixelShuffle(body(lr)) + nearest(lr)``; names of tensors as in the published checkpoints."""
 
+    unseen = ("activation",)
+
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """Hyper-parameters."""
 
-        scale: Literal[1, 2, 3, 4] = 4
+        scale: Literal[1, 2, 3, 4, 8] = 4
+        num_ch: Literal[1, 3, 4] = 3
         num_feat: int = 64
         num_conv: int = 16
         """Convolutions between the first and the last."""
+        activation: Literal["prelu", "relu", "leakyrelu"] = "prelu"
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
+        super().__init__(config)
+        self.channels = (config.num_ch, config.num_ch)
         self.radius = config.num_conv + 2
-        layers: list[nn.Module] = [nn.Conv2d(3, config.num_feat, 3, padding=1), nn.PReLU(config.num_feat)]
+        nf = config.num_feat
+        layers: list[nn.Module] = [nn.Conv2d(config.num_ch, nf, 3, padding=1), self._activation()]
         for _ in range(config.num_conv):
-            layers += [nn.Conv2d(config.num_feat, config.num_feat, 3, padding=1), nn.PReLU(config.num_feat)]
-        layers += [nn.Conv2d(config.num_feat, 3 * config.scale**2, 3, padding=1)]
+            layers += [nn.Conv2d(nf, nf, 3, padding=1), self._activation()]
+        layers += [nn.Conv2d(nf, config.num_ch * config.scale**2, 3, padding=1)]
         self.body = nn.Sequential(*layers)
         self.edges = ("body.0", "body.1", f"body.{len(layers) - 1}")
 
+    def _activation(self) -> nn.Module:
+        if self.config.activation == "prelu":
+            return nn.PReLU(self.config.num_feat)
+        return nn.LeakyReLU(0.1) if self.config.activation == "leakyrelu" else nn.ReLU()
+
     @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:  # noqa: D102
+    def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
         first = shapes.get("body.0.weight", ())
-        if len(first) != 4 or first[1:] != (3, 3, 3) or any(not name.startswith("body.") for name in shapes):
+        if len(first) != 4 or any(not name.startswith("body.") for name in shapes):
             return None
-        last = 1 + max(int(name.split(".")[1]) for name in shapes)
-        num_conv = (last - 3) // 2
-        scale = math.isqrt(shapes.get(f"body.{last - 1}.weight", (0,))[0] // 3)
-        if count(shapes, r"body\.(\d+)\.weight") != last or scale == 0:
-            return None
-        return {"scale": scale, "num_feat": first[0], "num_conv": num_conv}
+        last = max(int(name.split(".")[1]) for name in shapes if name.split(".")[1].isdigit())
+        return {
+            "scale": shuffle_factor(shapes.get(f"body.{last}.weight", (0,))[0], first[1]),
+            "num_ch": first[1],
+            "num_feat": first[0],
+            "num_conv": (last - 2) // 2,
+            # Files without slopes are of the ReLU variant, unless an empty tensor of ours says otherwise.
+            "activation": "prelu" if count(shapes, r"body\.(\d+)\.weight") == last + 1 else "relu",
+        }
 
     def initialise(self) -> None:
         """Start near the identity in the middle, near zero at the end.
@@ -64,10 +76,9 @@ class Compact(Generator):
         for layer in middle:
             layer.weight.data[:, :, 1, 1] += torch.eye(self.config.num_feat)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge ``lr`` ``[B, 3, h, w]``."""
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+        nearest = F.interpolate(x, scale_factor=self.scale)
         *body, last = self.body
-        x = lr
         for layer in body:
-            x = run(layer, x)  # [B, F, h, w]
-        return F.pixel_shuffle(run(last, x), self.scale) + F.interpolate(lr, scale_factor=self.scale)
+            x = run(layer, x) if next(layer.parameters(), None) is not None else layer(x)  # [B, F, h, w]
+        return F.pixel_shuffle(run(last, x), self.scale) + nearest

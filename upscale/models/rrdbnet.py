@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, count, run
+from upscale.models.base import Generator, Shapes, conv, count, kaiming, run
+from upscale.models.layout import Layout
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
 
@@ -18,30 +20,36 @@ RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
 class ResidualDenseBlock(nn.Module):
     """Five convolutions, each of which sees the results of all before it."""
 
-    def __init__(self, num_feat: int, num_grow_ch: int) -> None:
+    def __init__(self, num_feat: int, num_grow_ch: int, *, plus: bool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(num_feat, num_grow_ch, 3, padding=1)
-        self.conv2 = nn.Conv2d(num_feat + num_grow_ch, num_grow_ch, 3, padding=1)
-        self.conv3 = nn.Conv2d(num_feat + 2 * num_grow_ch, num_grow_ch, 3, padding=1)
-        self.conv4 = nn.Conv2d(num_feat + 3 * num_grow_ch, num_grow_ch, 3, padding=1)
-        self.conv5 = nn.Conv2d(num_feat + 4 * num_grow_ch, num_feat, 3, padding=1)
+        self.conv1 = conv(num_feat, num_grow_ch)
+        self.conv2 = conv(num_feat + num_grow_ch, num_grow_ch)
+        self.conv3 = conv(num_feat + 2 * num_grow_ch, num_grow_ch)
+        self.conv4 = conv(num_feat + 3 * num_grow_ch, num_grow_ch)
+        self.conv5 = conv(num_feat + 4 * num_grow_ch, num_feat)
+        self.conv1x1 = conv(num_feat, num_grow_ch, 1, bias=False) if plus else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        features = [x]
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            features.append(F.leaky_relu(conv(torch.cat(features, 1)), 0.2, inplace=True))
-        return x + RESIDUAL_SCALE * self.conv5(torch.cat(features, 1))  # type: ignore[no-any-return]
+        x1 = _leaky(self.conv1(x))
+        x2 = _leaky(self.conv2(torch.cat((x, x1), 1)))
+        if self.conv1x1 is not None:  # ESRGAN+ (Rakotonirina and Rasoanaivo 2020), figure 3
+            x2 = x2 + self.conv1x1(x)
+        x3 = _leaky(self.conv3(torch.cat((x, x1, x2), 1)))
+        x4 = _leaky(self.conv4(torch.cat((x, x1, x2, x3), 1)))
+        if self.conv1x1 is not None:
+            x4 = x4 + x2
+        return x + RESIDUAL_SCALE * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))  # type: ignore[no-any-return]
 
 
 class RRDB(nn.Module):
     """Residual in residual dense block: three dense blocks and a residual around them."""
 
-    def __init__(self, num_feat: int, num_grow_ch: int) -> None:
+    def __init__(self, num_feat: int, num_grow_ch: int, *, plus: bool) -> None:
         super().__init__()
-        self.rdb1 = ResidualDenseBlock(num_feat, num_grow_ch)
-        self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch)
-        self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch)
+        self.rdb1 = ResidualDenseBlock(num_feat, num_grow_ch, plus=plus)
+        self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch, plus=plus)
+        self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch, plus=plus)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
@@ -49,62 +57,112 @@ class RRDB(nn.Module):
 
 
 class RRDBNet(Generator):
-    """The trunk of RRDBs works at a quarter of the result's size: scales 2 and 1 pixel-unshuffle the input first."""
+    """A trunk of RRDBs, then one enlargement by two after the other; names as in Real-ESRGAN's files."""
+
+    layouts = (
+        Layout(
+            author="xinntao/ESRGAN, KAIR, RealSR",
+            names={
+                "conv_first": "conv_first",
+                "trunk_conv": "conv_body",
+                r"upconv(\d)": r"conv_up\1",
+                "HRconv": "conv_hr",
+                "conv_last": "conv_last",
+                r"RRDB_trunk\.(\d+)\.RDB(\d)\.(conv\d|conv1x1)": r"body.\1.rdb\2.\3",
+            },
+        ),
+        Layout(
+            author="xinntao/ESRGAN of 2018, ESRGAN+",
+            names={
+                r"model\.0": "conv_first",
+                r"model\.1\.sub\.(\d+)\.RDB(\d)\.(conv\d|conv1x1)(?:\.0)?": r"body.\1.rdb\2.\3",
+                r"model\.1\.sub\.\d+": "conv_body",
+                r"model\.{n-2}": "conv_hr",
+                r"model\.{n}": "conv_last",
+                r"model\.(\d+)": "conv_up#1",
+            },
+            counter=r"model\.(\d+)",
+        ),
+    )
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """Hyper-parameters."""
 
-        scale: Literal[1, 2, 4] = 4
+        scale: Literal[1, 2, 4, 8, 16] = 4
+        num_in_ch: Literal[1, 3, 4] = 3
+        num_out_ch: Literal[1, 3, 4] = 3
         num_feat: int = 64
         num_block: int = 23
         num_grow_ch: int = 32
+        unshuffle: Literal[0, 1, 2, 4] = 0
+        """Pixel-unshuffling of the input; 0: as Real-ESRGAN does, so that the trunk enlarges by 4 at least."""
+        upsampler: Literal["nearest", "shuffle"] = "nearest"
+        plus: bool = False
+        """The further connections of ESRGAN+."""
+
+        def __post_init__(self) -> None:
+            object.__setattr__(self, "unshuffle", self.unshuffle or max(1, 4 // self.scale))
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
-        self.multiple_of = 4 // config.scale
+        super().__init__(config)
+        self.channels = (config.num_in_ch, config.num_out_ch)
+        self.multiple_of = config.unshuffle
+        self.ups = int(math.log2(config.scale * config.unshuffle))
         nf = config.num_feat
-        self.conv_first = nn.Conv2d(3 * self.multiple_of**2, nf, 3, padding=1)
-        self.body = nn.Sequential(*(RRDB(nf, config.num_grow_ch) for _ in range(config.num_block)))
-        self.conv_body = nn.Conv2d(nf, nf, 3, padding=1)
-        self.conv_up1 = nn.Conv2d(nf, nf, 3, padding=1)
-        self.conv_up2 = nn.Conv2d(nf, nf, 3, padding=1)
-        self.conv_hr = nn.Conv2d(nf, nf, 3, padding=1)
-        self.conv_last = nn.Conv2d(nf, 3, 3, padding=1)
+        self.conv_first = conv(config.num_in_ch * config.unshuffle**2, nf)
+        self.body = nn.Sequential(*(RRDB(nf, config.num_grow_ch, plus=config.plus) for _ in range(config.num_block)))
+        self.conv_body = conv(nf, nf)
+        for i in range(self.ups):
+            self.add_module(f"conv_up{i + 1}", conv(nf, nf if config.upsampler == "nearest" else 4 * nf))
+        self.conv_hr = conv(nf, nf)
+        self.conv_last = conv(nf, config.num_out_ch)
         self.edges = ("conv_first", "conv_last")
-        # 15 convolutions a block, conv_first and conv_body reach one trunk pixel each; conv_up1 1/2, the rest 1/4
-        # each, and nearest enlargement rounds outward: two more. Unshuffled pixels reach as far as their group.
-        self.radius = self.multiple_of * (15 * config.num_block + 5) - 1
+        # 15 convolutions a block, conv_first and conv_body reach one trunk pixel each; the convolutions behind the
+        # first enlargement 1/2, ... together less than one, the last two 2 / 2**ups, and nearest enlargement rounds
+        # outward. Unshuffled pixels reach as far as their group.
+        self.radius = config.unshuffle * (15 * config.num_block + 5) - 1
 
     @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:  # noqa: D102
-        first, grow = shapes.get("conv_first.weight"), shapes.get("body.0.rdb1.conv1.weight")
-        if first is None or grow is None:
+    def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
+        first, last, grow = (
+            shapes.get(f"{name}.weight", ()) for name in ("conv_first", "conv_last", "body.0.rdb1.conv1")
+        )
+        if any(len(layer) != 4 for layer in (first, last, grow)):
             return None
+        # Four channels are red, green, blue and alpha, unless there is only one in the end.
+        unshuffle = {4 * last[0]: 2, 16 * last[0]: 4}.get(first[1], 1)
+        ups = count(shapes, r"conv_up(\d)\.weight")
         return {
-            "scale": {3: 4, 12: 2, 48: 1}.get(first[1], 0),
+            "scale": 2**ups // unshuffle,
+            "num_in_ch": first[1] // unshuffle**2,
+            "num_out_ch": last[0],
             "num_feat": first[0],
             "num_block": count(shapes, r"body\.(\d+)\.rdb1\.conv1\.weight"),
             "num_grow_ch": grow[0],
+            "unshuffle": unshuffle,
+            "upsampler": "shuffle" if shapes.get("conv_up1.weight", first)[0] == 4 * first[0] else "nearest",
+            "plus": "body.0.rdb1.conv1x1.weight" in shapes,
         }
 
     def initialise(self) -> None:
         """Kaiming-normal, a tenth of it in the body (ESRGAN, section 3.1: smaller initialisation)."""
-        for name, layer in self.named_modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-                if name.startswith("body."):
-                    layer.weight.data.mul_(0.1)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        kaiming(self)
+        kaiming(self.body, 0.1)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge ``lr`` ``[B, 3, h, w]``."""
-        x = F.pixel_unshuffle(lr, self.multiple_of) if self.multiple_of > 1 else lr
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+        x = F.pixel_unshuffle(x, self.multiple_of) if self.multiple_of > 1 else x
         x = self.conv_first(x).to(self.conv_body.weight.dtype)  # [B, F, h/m, w/m]
         x = x + self.conv_body(self.body(x))
-        x = F.leaky_relu(self.conv_up1(F.interpolate(x, scale_factor=2)), 0.2, inplace=True)
-        x = F.leaky_relu(self.conv_up2(F.interpolate(x, scale_factor=2)), 0.2, inplace=True)
-        x = F.leaky_relu(self.conv_hr(x), 0.2, inplace=True)  # [B, F, s*h, s*w]
+        for i in range(self.ups):
+            up = self.get_submodule(f"conv_up{i + 1}")
+            if self.config.upsampler == "nearest":
+                x = _leaky(up(F.interpolate(x, scale_factor=2)))
+            else:
+                x = _leaky(F.pixel_shuffle(up(x), 2))
+        x = _leaky(self.conv_hr(x))  # [B, F, s*h, s*w]
         return run(self.conv_last, x)
+
+
+def _leaky(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2, inplace=True)

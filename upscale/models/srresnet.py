@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, count, run
+from upscale.models.base import Generator, Shapes, count, kaiming, run
+from upscale.models.layout import Layout
 
 
 class ResidualBlock(nn.Module):
@@ -28,6 +29,19 @@ class ResidualBlock(nn.Module):
 class SRResNet(Generator):
     """Residual blocks at LR size, then pixel shuffling; the input, bilinearly enlarged, is added."""
 
+    layouts = (
+        Layout(
+            author="xinntao/ESRGAN, KAIR",
+            names={
+                "conv_first": "conv_first",
+                r"recon_trunk\.(\d+)\.(conv\d)": r"body.\1.\2",
+                r"upconv(\d)": r"upconv\1",
+                "HRconv": "conv_hr",
+                "conv_last": "conv_last",
+            },
+        ),
+    )
+
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """Hyper-parameters."""
@@ -37,9 +51,7 @@ class SRResNet(Generator):
         num_block: int = 16
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
-        self.scale = config.scale
+        super().__init__(config)
         nf = config.num_feat
         self.conv_first = nn.Conv2d(3, nf, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(nf) for _ in range(config.num_block)))
@@ -55,7 +67,7 @@ class SRResNet(Generator):
         self.radius = 2 * config.num_block + 2 + (1 if len(self.factors) == 1 else 2)
 
     @classmethod
-    def recognise(cls, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, Any] | None:  # noqa: D102
+    def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
         first, up = shapes.get("conv_first.weight"), shapes.get("upconv1.weight")
         if first is None or up is None or "body.0.conv1.weight" not in shapes or first[1:] != (3, 3, 3):
             return None
@@ -67,14 +79,9 @@ class SRResNet(Generator):
 
     def initialise(self) -> None:
         """Kaiming-normal, a tenth of it (ESRGAN, section 3.1: residual networks like a small start)."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-                layer.weight.data.mul_(0.1)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        kaiming(self, 0.1)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge ``lr`` ``[B, 3, h, w]``."""
+    def enlarge(self, lr: Tensor) -> Tensor:  # noqa: D102
         x = F.leaky_relu(self.conv_first(lr), 0.1)
         x = self.body(x.to(self.upconv1.weight.dtype))  # [B, F, h, w]
         x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), self.factors[0]), 0.1)

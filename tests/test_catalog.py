@@ -1,0 +1,131 @@
+"""The shipped weights.toml, the user's own, and what a model's name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from upscale import store
+from upscale.catalog import Catalog, WeightsEntry, known, read, shipped, write_user
+from upscale.errors import ConfigError, UnknownWeights
+from upscale.models import build
+
+ENTRIES = shipped().entries
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home that is empty."""
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
+    known.cache_clear()
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_row_is_complete(name: str) -> None:
+    entry = ENTRIES[name]
+    assert entry.summary
+    assert entry.license
+    if entry.url or entry.file:
+        assert entry.sha256 is not None
+        assert len(entry.sha256) == 64
+        assert entry.bytes
+        assert entry.scale or not entry.generator
+    assert all(url.startswith("https://") for url in entry.url)
+    assert entry.sibling is None or ENTRIES[entry.sibling].network == entry.network
+    assert entry.commercial == ("not for commercial use" not in entry.summary)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.network])
+def test_row_builds_with_the_scale_it_states(name: str) -> None:
+    entry = ENTRIES[name]
+    assert entry.network is not None
+    with torch.device("meta"):
+        generator = build(entry.network, name)
+    if entry.scale is not None:
+        assert generator.scale == entry.scale
+    if entry.bytes and entry.network["arch"] in ("compact", "rrdbnet"):
+        parameters = sum(p.numel() for p in generator.parameters())
+        assert min(abs(entry.bytes / (width * parameters) - 1) for width in (2, 4)) < 0.05
+
+
+def test_places_on_disk_differ() -> None:
+    places = [store.place(entry) for entry in ENTRIES.values() if entry.url]
+    assert len(set(places)) == len(places)
+
+
+def test_user_s_own_tables_are_added_and_taken_out(home: Path) -> None:
+    write_user({'mine "quoted"': {"summary": "ü", "license": "MIT", "url": ["https://a.example/x.pth"], "bytes": 5}})
+    (entry,) = known().find('mine "quoted"')
+    assert (entry.summary, entry.url, entry.bytes) == ("ü", ("https://a.example/x.pth",), 5)
+    assert "realesrgan-x4plus" in known().entries
+    write_user({'mine "quoted"': None})
+    assert known().entries.keys() == ENTRIES.keys()
+    assert (home / "weights.toml").read_text() == ""
+
+
+def test_one_url_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "weights.toml"
+    path.write_text('[a]\nsummary = "s"\nlicense = "MIT"\nurl = "https://a.example/x"\n')
+    assert read(path).entries["a"].url == ("https://a.example/x",)
+
+
+def named(*names: str) -> Catalog:
+    def row(name: str) -> WeightsEntry:
+        scale = 2 if name == "b" else 4
+        facts = {
+            "summary": "",
+            "network": None,
+            "license": "MIT",
+            "scale": scale,
+            "sibling": "b" if name == "a" else None,
+        }
+        return WeightsEntry(name=name, **facts)  # type: ignore[arg-type]
+
+    return Catalog({name: row(name) for name in names})
+
+
+def shares(catalog: Catalog, model: str, denoise: float | None = None) -> list[list[tuple[str, float]]]:
+    stages = catalog.stages(model, denoise)
+    return [[(part.entries[0].name, part.share) for part in stage] for stage in stages]
+
+
+def test_names_sequences_and_blends() -> None:
+    catalog = named("a", "b", "a+b")
+    assert shares(catalog, "a") == [[("a", 1.0)]]
+    assert shares(catalog, "b+a") == [[("b", 1.0)], [("a", 1.0)]]
+    assert shares(catalog, "a+b") == [[("a+b", 1.0)]]  # a name goes before an expression
+    assert shares(catalog, "a:0.75,b:0.25") == [[("a", 0.75), ("b", 0.25)]]
+    assert shares(catalog, "a", denoise=0.25) == [[("a", 0.25), ("b", 0.75)]]
+    assert catalog.scale("b+a") == 8
+    assert catalog.scale("a") == 4
+
+
+def test_file_whose_name_looks_like_an_expression_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a+b:0.5,c.pth"
+    path.touch()
+    assert shares(named("a"), str(path)) == [[("a+b:0.5,c", 1.0)]]
+    assert named("a").scale(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        ("a:0.7,b:0.7", ConfigError, "add up to 1"),
+        ("a+nothing", UnknownWeights, "unknown model 'nothing'"),
+        ("realesrgan", UnknownWeights, "unknown model"),
+        ("x/y.pth", UnknownWeights, "no such checkpoint file"),
+    ],
+)
+def test_slips_are_named(model: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        named("a", "b").stages(model)
+
+
+def test_network_without_a_sibling_cannot_denoise_less() -> None:
+    with pytest.raises(UnknownWeights, match="no sibling"):
+        named("a", "b").stages("b", denoise=0.5)
+    with pytest.raises(ConfigError, match="only a single network"):
+        named("a", "b").stages("a+b", denoise=0.5)

@@ -1,0 +1,340 @@
+"""The store, against a server that does everything wrong that servers do."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from upscale import store
+from upscale.catalog import WeightsEntry, known, user_file
+from upscale.download import Patience, check_address, download
+from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+
+DATA = bytes(range(256)) * 2000  # half a megabyte
+SHA256 = hashlib.sha256(DATA).hexdigest()
+QUICK = Patience(attempts=3, pause=0.01, timeout=1.0)
+
+
+@dataclass
+class Server:
+    """A server whose answers are a list of functions, used in turn; the last one stays."""
+
+    url: str
+    answers: list[Callable[[BaseHTTPRequestHandler], None]] = field(default_factory=list)
+    requests: list[str | None] = field(default_factory=list)
+    """The Range header of each request."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server on this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.requests.append(self.headers.get("Range"))
+            answer = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
+            answer(self)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, *args: object) -> None:
+            pass  # clients hang up on us on purpose
+
+    http = Quiet(("127.0.0.1", 0), Handler)
+    state = Server(f"http://127.0.0.1:{http.server_port}/net.pth")
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield state
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the store that is empty."""
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("UPSCALE_OFFLINE", raising=False)
+    known.cache_clear()
+    return tmp_path / "home"
+
+
+def whole(handler: BaseHTTPRequestHandler) -> None:
+    """As a good server: ranges and all."""
+    start = int((handler.headers.get("Range") or "bytes=0-")[6:-1])
+    handler.send_response(206 if start else 200)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+    handler.send_header("Content-Length", str(len(DATA) - start))
+    handler.end_headers()
+    handler.wfile.write(DATA[start:])
+
+
+def without_ranges(handler: BaseHTTPRequestHandler, data: bytes = DATA, length: int | None = None) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(data) if length is None else length))
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def half(handler: BaseHTTPRequestHandler) -> None:
+    """Reset after half of the file."""
+    without_ranges(handler, DATA[: len(DATA) // 2], len(DATA))
+    handler.connection.close()
+
+
+def status(code: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def wrong_bytes(handler: BaseHTTPRequestHandler) -> None:
+    without_ranges(handler, bytes(len(DATA)))
+
+
+def login_page(handler: BaseHTTPRequestHandler) -> None:
+    page = b"<html>Log in</html>"
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/html; charset=utf-8")
+    handler.send_header("Content-Length", str(len(page)))
+    handler.end_headers()
+    handler.wfile.write(page)
+
+
+def trickle(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(DATA)))
+    handler.end_headers()
+    for i in range(40):
+        handler.wfile.write(DATA[i : i + 1])
+        time.sleep(0.1)
+
+
+def silence(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(1.5)
+
+
+def endless(handler: BaseHTTPRequestHandler) -> None:
+    """More than was announced nowhere."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(DATA * 2)
+
+
+RECOVERS: dict[str, list[Callable[[BaseHTTPRequestHandler], None]]] = {
+    "good": [whole],
+    "resets-half-way": [half, whole],
+    "resets-twice": [half, half, whole],
+    "ignores-range": [half, without_ranges],
+    "429": [status(429, Retry_After="0"), whole],
+    "503": [status(503), status(503), whole],
+    "408": [status(408), whole],
+    "trickles": [trickle, whole],
+    "silent": [silence, whole],
+    "416": [half, status(416), whole],
+}
+
+
+@pytest.mark.parametrize("kind", RECOVERS)
+def test_file_arrives_although_the_server(kind: str, server: Server, tmp_path: Path) -> None:
+    server.answers = list(RECOVERS[kind])
+    target = tmp_path / "net.pth"
+    seen: list[int] = []
+    download(
+        [server.url],
+        target,
+        sha256=SHA256,
+        size=len(DATA),
+        patience=QUICK,
+        on_bytes=lambda done, total: seen.append(done),
+    )
+    assert target.read_bytes() == DATA
+    assert seen[-1] == len(DATA)
+    assert not list(tmp_path.glob("*.part"))
+    if kind == "resets-half-way":
+        assert server.requests[1] == f"bytes={len(DATA) // 2}-"
+
+
+FAILS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], None], type[Exception], str]] = {
+    "404": (status(404), DownloadFailed, "answers 404"),
+    "403": (status(403), DownloadFailed, "answers 403"),
+    "always-503": (status(503), DownloadFailed, "answers 503"),
+    "wrong-length": (lambda h: without_ranges(h, DATA[:-5]), DownloadFailed, "gives 511995 bytes, expected 512000"),
+    "too-much": (endless, DownloadFailed, "gives more than 512000 bytes"),
+    "wrong-bytes": (wrong_bytes, ChecksumMismatch, "gives a file of sha256"),
+    "login-page": (login_page, DownloadFailed, "a web page, not weights"),
+    "to-http": (status(302, Location="http://example.com/net.pth"), DownloadFailed, "leads to http://example.com"),
+    "to-a-file": (status(302, Location="file:///etc/passwd"), DownloadFailed, "not https"),
+    "in-circles": (status(302, Location="/net.pth"), DownloadFailed, "redirects without end"),
+    "always-resets": (lambda h: h.connection.close(), DownloadFailed, "no connection|broke"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILS)
+def test_no_bad_file_under_the_final_name_when_the_server(kind: str, server: Server, tmp_path: Path) -> None:
+    answer, error, message = FAILS[kind]
+    server.answers = [answer]
+    target = tmp_path / "net.pth"
+    with pytest.raises(error, match=message) as caught:
+        download([server.url], target, sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert getattr(caught.value, "hint", None)
+    assert not target.exists()
+
+
+def test_redirect_to_another_host_is_followed(server: Server, tmp_path: Path) -> None:
+    server.answers = [status(302, Location=server.url.replace("127.0.0.1", "localhost")), whole]
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=None, patience=QUICK)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+
+
+def test_only_https_unless_it_is_this_machine() -> None:
+    check_address("https://a.example/x", "https://a.example/x")
+    check_address("http://localhost:1/x", "http://localhost:1/x")
+    for url, origin in (
+        ("http://a.example/x", "http://a.example/x"),
+        ("http://localhost/x", "https://a.example/x"),
+        ("http://localhost.a.example/x", "http://localhost.a.example/x"),
+        ("ftp://a.example/x", "https://a.example/x"),
+    ):
+        with pytest.raises(DownloadFailed, match="not https"):
+            check_address(url, origin)
+
+
+def test_mirrors_are_tried_in_order(server: Server, tmp_path: Path) -> None:
+    server.answers = [status(404), whole]
+    urls = [server.url, server.url + "?mirror"]
+    download(urls, tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+    server.answers = [status(404)]
+    with pytest.raises(DownloadFailed, match="none of 2 addresses"):
+        download(urls, tmp_path / "other.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+
+
+def test_what_an_earlier_run_left_is_completed_or_thrown_away(server: Server, tmp_path: Path) -> None:
+    server.answers = [whole]
+    part = tmp_path / ".net.pth.part"
+    part.write_bytes(DATA[:1000])
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert server.requests == ["bytes=1000-"]
+    (tmp_path / "net.pth").unlink()
+    part.write_bytes(b"something else")
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+
+
+def test_two_processes_make_one_download(server: Server, tmp_path: Path) -> None:
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(1)
+        whole(handler)
+
+    server.answers = [slow]
+    code = (
+        "import sys; from pathlib import Path; from upscale.download import download;"
+        "download([sys.argv[1]], Path(sys.argv[2]), sha256=sys.argv[3], size=None)"
+    )
+    command = [sys.executable, "-c", code, server.url, str(tmp_path / "net.pth"), SHA256]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert len(server.requests) == 1
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+
+
+def test_no_room_is_found_before_the_download(tmp_path: Path) -> None:
+    with pytest.raises(DownloadFailed, match="MiB free"):
+        download(["https://a.example/x"], tmp_path / "x.pth", sha256=None, size=1 << 60)
+
+
+def entry(server: Server) -> WeightsEntry:
+    facts = {"summary": "", "network": None, "license": "MIT", "sha256": SHA256, "bytes": len(DATA)}
+    return WeightsEntry(name="net", url=(server.url,), **facts)  # type: ignore[arg-type]
+
+
+def test_entry_is_fetched_once_and_verified_each_time(server: Server, home: Path) -> None:
+    server.answers = [whole]
+    net = entry(server)
+    assert store.state(net) == "to fetch"
+    path = store.locate(net)
+    assert path is not None
+    assert path.parent == home / "weights"
+    assert store.locate(net) == path
+    assert store.state(net) == "here"
+    assert len(server.requests) == 1
+    path.write_bytes(b"damaged")
+    with pytest.raises(ChecksumMismatch, match="net should have"):
+        store.locate(net)
+    assert store.remove(net) == 7
+    assert store.remove(net) == 0
+
+
+def test_offline_fetches_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers = [whole]
+    with pytest.raises(DownloadFailed, match="--offline"):
+        store.locate(entry(server), offline=True)
+    monkeypatch.setenv("UPSCALE_OFFLINE", "1")
+    with pytest.raises(DownloadFailed, match="--offline"):
+        store.locate(entry(server))
+    assert server.requests == []
+
+
+def test_url_is_pinned_on_first_use(server: Server) -> None:
+    server.answers = [whole]
+    (found,) = known().find(server.url)
+    path = store.locate(found)
+    assert path is not None
+    assert path.read_bytes() == DATA
+    (pinned,) = known().find(server.url)
+    assert pinned.sha256 == SHA256
+    assert pinned.bytes == len(DATA)
+    assert known().find("net") == [pinned]
+    assert SHA256 in user_file().read_text()
+    assert store.locate(pinned) == path
+    path.unlink()
+    server.answers = [wrong_bytes]
+    with pytest.raises(ChecksumMismatch):
+        store.locate(pinned)
+
+
+def test_bundle_carries_weights_to_a_machine_without_network(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers = [whole]
+    net = entry(server)
+    store.locate(net)
+    assert store.bundle([net], tmp_path / "b.zip") == 1
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "elsewhere"))
+    assert store.unbundle(tmp_path / "b.zip", [net, replace(net, name="other")]) == ["net"]
+    path = store.locate(net, offline=True)
+    assert path is not None
+    assert path.read_bytes() == DATA
+
+
+def test_tampered_bundle_is_refused(server: Server, tmp_path: Path) -> None:
+    net = entry(server)
+    place = store.place(net)
+    assert place is not None
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr(place.name, bytes(len(DATA)))
+    with pytest.raises(ChecksumMismatch):
+        store.unbundle(tmp_path / "b.zip", [net])
+    assert not place.exists()
+    (tmp_path / "c.zip").write_bytes(b"nothing")
+    with pytest.raises(UnknownWeights, match="not a bundle"):
+        store.unbundle(tmp_path / "c.zip", [net])

@@ -1,0 +1,107 @@
+"""EDSR (Lim et al. 2017): residual blocks without batch normalisation, trained with an L1 loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upscale.models.base import Generator, Shapes, conv, count, kaiming, run
+from upscale.models.layout import Layout
+
+LEVELS = 255  # the network sees pixels in [0, 255], less the mean
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of the training pictures of DIV2K, RGB in [0, 1]
+WIDE = 256  # features from which on residuals are scaled (section 3.3)
+
+
+class ResidualBlock(nn.Module):
+    """``x + res_scale * conv2(relu(conv1(x)))``."""
+
+    def __init__(self, num_feat: int, res_scale: float) -> None:
+        super().__init__()
+        self.res_scale = res_scale
+        self.conv1 = conv(num_feat, num_feat)
+        self.conv2 = conv(num_feat, num_feat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` ``[B, F, h, w]`` to the same shape."""
+        return x + self.res_scale * self.conv2(F.relu(self.conv1(x)))  # type: ignore[no-any-return]
+
+
+class EDSR(Generator):
+    """A head, residual blocks and pixel shuffling, between subtraction and addition of the mean; BasicSR's names."""
+
+    layouts = (
+        Layout(
+            author="sanghyun-son/EDSR-PyTorch",
+            names={
+                r"(?:sub|add)_mean": None,
+                r"head\.0": "conv_first",
+                r"body\.(\d+)\.body\.0": r"body.\1.conv1",
+                r"body\.(\d+)\.body\.2": r"body.\1.conv2",
+                r"body\.\d+": "conv_after_body",
+                r"tail\.0\.(\d)": r"upsample.\1",
+                r"tail\.1": "conv_last",
+            },
+        ),
+    )
+    unseen = ("res_scale",)
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Config:
+        """Hyper-parameters; the defaults are those of EDSR-baseline, 256 features and 32 blocks make EDSR."""
+
+        scale: Literal[2, 3, 4, 8] = 4
+        num_feat: int = 64
+        num_block: int = 16
+        res_scale: float | None = None
+        """None: 0.1 for wide networks, 1 for others, as published."""
+
+        def __post_init__(self) -> None:
+            if self.res_scale is None:
+                object.__setattr__(self, "res_scale", 0.1 if self.num_feat >= WIDE else 1.0)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        assert config.res_scale is not None
+        nf = config.num_feat
+        self.conv_first = conv(3, nf)
+        self.body = nn.Sequential(*(ResidualBlock(nf, config.res_scale) for _ in range(config.num_block)))
+        self.conv_after_body = conv(nf, nf)
+        factors = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}[config.scale]
+        stages: list[nn.Module] = []
+        for factor in factors:
+            stages += [conv(nf, factor**2 * nf), nn.PixelShuffle(factor)]
+        self.upsample = nn.Sequential(*stages)
+        self.conv_last = conv(nf, 3)
+        self.edges = ("conv_first", "conv_last")
+        # conv_first, the body, conv_after_body and the first stage reach one pixel each, all behind it less than one.
+        self.radius = 2 * config.num_block + 4
+
+    @classmethod
+    def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
+        first, up = shapes.get("conv_first.weight", ()), shapes.get("upsample.0.weight", ())
+        if len(first) != 4 or len(up) != 4 or "conv_after_body.weight" not in shapes:
+            return None
+        stages = count(shapes, r"upsample\.(\d)\.weight")
+        return {
+            "scale": 3 if up[0] == 9 * first[0] else 2**stages,
+            "num_feat": first[0],
+            "num_block": count(shapes, r"body\.(\d+)\.conv1\.weight"),
+        }
+
+    def initialise(self) -> None:
+        """Kaiming-normal, a tenth of it in the body; the output starts near the mean's size."""
+        kaiming(self)
+        kaiming(self.body, 0.1)
+        self.conv_last.weight.data.mul_(0.1)
+
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+        mean = torch.tensor(DIV2K_MEAN, device=x.device).view(1, 3, 1, 1)
+        x = self.conv_first((x - mean) * LEVELS).to(self.conv_after_body.weight.dtype)
+        x = x + self.conv_after_body(self.body(x))
+        return run(self.conv_last, self.upsample(x)) / LEVELS + mean
