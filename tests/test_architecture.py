@@ -42,6 +42,7 @@ NEIGHBOURS = {
     ("store", "download"),  # and fetches it
     ("models", "imaging"),  # the classical interpolations are networks
     ("config", "errors"),  # a wrong table is an error
+    ("options", "errors"),  # a picture too small for a target is an error
 }
 
 
@@ -75,7 +76,18 @@ def test_modules_import_only_lower_floors(path: Path) -> None:
         assert allowed, f"{path}: {unit} (floor {FLOORS[unit]}) imports {imported} (floor {FLOORS[imported]})"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"], ["no-such-file.png"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["bench", "--help"],
+        ["check", "--help"],
+        ["bench", "-m", "bicubix"],
+        ["no-such-file.png"],
+    ],
+)
 def test_help_and_slips_are_answered_without_torch(arguments: list[str]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "upscale", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

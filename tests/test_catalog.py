@@ -9,7 +9,7 @@ import torch
 
 from upscale import store
 from upscale.catalog import Catalog, WeightsEntry, known, read, shipped, write_user
-from upscale.errors import ConfigError, UnknownWeights
+from upscale.errors import ConfigError, UnknownWeights, UsageError
 from upscale.models import build
 
 ENTRIES = shipped().entries
@@ -125,7 +125,7 @@ def test_slips_are_named(model: str, error: type[Exception], message: str) -> No
 
 
 def test_network_without_a_sibling_cannot_denoise_less() -> None:
-    with pytest.raises(UnknownWeights, match="no sibling"):
+    with pytest.raises(UsageError, match="no sibling"):
         named("a", "b").stages("b", denoise=0.5)
-    with pytest.raises(ConfigError, match="only a single network"):
+    with pytest.raises(UsageError, match="only a single network"):
         named("a", "b").stages("a+b", denoise=0.5)

@@ -45,6 +45,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
         "l1": np.abs(difference).mean(),
         "l1_luma": np.abs(luma(sr) - luma(gt)).mean(),
         "mse": (difference**2).mean(),
+        "mse_luma": ((luma(sr) - luma(gt)) ** 2).mean(),
         "charbonnier": np.sqrt(difference**2 + 1e-6).mean(),
         "fft": (np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2,
         "total_variation": np.abs(np.diff(sr, axis=2)).mean() + np.abs(np.diff(sr, axis=3)).mean(),

@@ -11,7 +11,7 @@ from upscale.options import Target, Tiling
     ("text", "scale"), [("4", 4), ("2.5", Fraction(5, 2)), ("x3", 3), ("3X", 3), ("8/3", Fraction(8, 3))]
 )
 def test_factors(text: str, scale: Fraction) -> None:
-    assert Target.parse(text).scale == scale
+    assert Target.parse(text).value == scale
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "33", "abc", "", "1/0", "nan", "inf", "0.99"])

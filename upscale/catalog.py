@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from platformdirs import user_config_path
 
 from upscale.config import did_you_mean, parse
-from upscale.errors import ConfigError, UnknownWeights
+from upscale.errors import ConfigError, UnknownWeights, UsageError
 from upscale.files import replacing
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -116,7 +116,8 @@ class Catalog:
         ``denoise`` blends a network with its sibling, which denoises less.
 
         Raises:
-            UnknownWeights: a part is neither a name nor a file, or has no sibling.
+            UnknownWeights: a part is neither a name nor a file.
+            UsageError: ``denoise`` for what has no sibling.
             ConfigError: shares that do not add up to 1.
         """
         stages: list[tuple[tuple[str, float], ...]]
@@ -126,11 +127,11 @@ class Catalog:
             stages = [tuple(_share(part) for part in stage.split(",")) for stage in model.split("+")]
         if denoise is not None:
             if len(stages) != 1 or len(stages[0]) != 1:
-                raise ConfigError(f"{model}: only a single network can denoise less", "write the shares yourself")
+                raise UsageError("--denoise: only a single network can denoise less", "write the shares yourself")
             name = stages[0][0][0]
             sibling = self.find(name)[0].sibling
             if sibling is None:
-                raise UnknownWeights(f"{name}: has no sibling that denoises less", "use -m realesr-general-x4v3")
+                raise UsageError(f"--denoise: {name} has no sibling that does so less", "use -m realesr-general-x4v3")
             stages = [((name, denoise), (sibling, 1 - denoise))]
         for stage in stages:
             if abs(sum(share for _, share in stage) - 1) > 1e-3:

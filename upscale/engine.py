@@ -138,7 +138,7 @@ class Upscaler:
         return Target(Fraction(max(self.generators)))
 
     def upscale(self, image: Image, target: Target | None = None, on_tile: OnTile | None = None) -> Upscaled:
-        """Enlarge ``image`` to ``target``, by default to the network's own scale.
+        """Enlarge every frame of ``image`` to ``target``, by default to the network's own scale.
 
         The networks run as often as it takes to reach the target, and the result is reduced to it, antialiased and
         from float. ``on_tile(done, total)`` is called after each tile.
@@ -149,46 +149,55 @@ class Upscaler:
             NonFiniteOutput: the network gives NaN or infinity even in float32.
         """
         began = time.perf_counter()
-        passes = [self._network(scale) for scale in self._plan(target or self.native)]
+        total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
+        progress = _Progress(on_tile, total)
+        first, *following = [self._upscale_frame(frame, target, progress) for frame in image.frames]
+        return Upscaled(
+            image=replace(first, following=tuple(following)),
+            tiles=progress.done,
+            tile_size=self._geometry(self._passes(image, target)[-1].generator)[0],
+            float32_tiles=progress.float32_tiles,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _upscale_frame(self, image: Image, target: Target | None, progress: _Progress) -> Image:
+        passes = self._passes(image, target)
         height, width = (target or self.native).size(*image.pixels.shape[:2])
         pixels: Pixels = image.pixels if image.alpha is None else bleed(image.pixels, image.alpha)
-        progress = _Progress(on_tile, self._count_tiles(passes, *pixels.shape[:2]))
         for network in passes[:-1]:  # sixteen bits between passes: no visible loss at half of float32's memory
             h, w = pixels.shape[:2]
             intermediate = self._bands(network, pixels, progress, progress.tile)
             pixels = _collect(intermediate, network.scale * h, network.scale * w, np.dtype(np.uint16))
         h, w = pixels.shape[:2]
-        resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width)
+        resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width, linear_light=True)
         bands = (
             _grey(part) if image.grayscale else part
             for band in self._bands(passes[-1], pixels, progress, progress.tile)
             for part in resizer.push(band)
         )
-        return Upscaled(
-            image=replace(
-                image,
-                pixels=_collect(bands, height, width, image.pixels.dtype),
-                alpha=None if image.alpha is None else resize_array(image.alpha, height, width),
-            ),
-            tiles=progress.done,
-            tile_size=self._geometry(passes[-1].generator)[0],
-            float32_tiles=progress.float32_tiles,
-            seconds=time.perf_counter() - began,
+        return replace(
+            image,
+            pixels=_collect(bands, height, width, image.pixels.dtype),
+            alpha=None if image.alpha is None else resize_array(image.alpha, height, width),
         )
 
-    def _plan(self, target: Target) -> list[int]:
-        """Return the scales of the passes: the fewest whose product is the least that reaches ``target``."""
+    def _passes(self, image: Image, target: Target | None) -> list[_Network]:
+        """Return the networks that ``image`` goes through on its way to ``target``, in their order."""
+        return [self._network(scale) for scale in self._plan((target or self.native).factor(*image.pixels.shape[:2]))]
+
+    def _plan(self, factor: Fraction) -> list[int]:
+        """Return the scales of the passes: the fewest whose product is the least that reaches ``factor``."""
         if any(generator.any_scale for generator in self.generators.values()):
-            return [-(-target.scale.numerator // target.scale.denominator)]
+            return [-(-factor.numerator // factor.denominator)]
         scales = sorted(self.generators, reverse=True)
         reaching: list[tuple[int, ...]] = [
             passes
             for count in range(1, MAX_SCALE.bit_length())
             for passes in combinations_with_replacement(scales, count)
-            if prod(passes) >= target.scale
+            if prod(passes) >= factor
         ]
         if not reaching:
-            raise InputError(f"this network keeps the size, so it cannot reach x{target}", "use -x 1")
+            raise InputError(f"this network keeps the size, so it cannot reach x{float(factor):g}", "use -x 1")
         return list(min(reaching, key=prod))  # the first of equals: fewest passes
 
     def _network(self, scale: int) -> _Network:

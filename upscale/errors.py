@@ -7,6 +7,7 @@
     │   ├── UnreadableImage          not an image, truncated, or larger than the pixel limit
     │   ├── UnsupportedFormat        no row in FORMATS for this suffix, or too large for the format
     │   └── OutputExists             two inputs with one output, or a file that --force would replace
+    ├── DiskFull                     no room for a result: what is done stays, nothing more is begun
     ├── ConfigError                  a TOML file or --set that does not parse into its dataclass
     ├── WeightsError
     │   ├── UnknownWeights           neither a name in the catalogue nor a file
@@ -48,6 +49,10 @@ class UnsupportedFormat(InputError):
 
 class OutputExists(InputError):
     """Two inputs with one output, or a file that ``--force`` would replace."""
+
+
+class DiskFull(UpscaleError):
+    """No room for a result on its disk."""
 
 
 class ConfigError(UpscaleError):

@@ -33,6 +33,11 @@ def mse(sr: Tensor, gt: Tensor) -> Tensor:
     return F.mse_loss(sr, gt)
 
 
+def mse_luma(sr: Tensor, gt: Tensor) -> Tensor:
+    """Mean squared difference of luma: what PSNR measures."""
+    return F.mse_loss(rgb_to_y(sr), rgb_to_y(gt))
+
+
 def charbonnier(sr: Tensor, gt: Tensor) -> Tensor:
     """Mean of ``sqrt(difference^2 + 1e-6)`` (Lai et al. 2017, equation 1, with epsilon 1e-3)."""
     return torch.sqrt((sr - gt).square() + 1e-6).mean()
@@ -66,6 +71,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": l1,
     "l1_luma": l1_luma,
     "mse": mse,
+    "mse_luma": mse_luma,
     "charbonnier": charbonnier,
     "fft": fft,
     "total_variation": total_variation,

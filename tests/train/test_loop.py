@@ -143,6 +143,22 @@ def test_validation_measures_and_shows(pictures: Pictures, tmp_path: Path) -> No
         assert sheet.size == (3 * (52 + 4), 40 + 4)
 
 
+def test_a_run_that_gets_no_better_stops_and_the_best_is_kept(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([20.0, 30.0, 29.0, 28.0, 27.0, 40.0])
+    monkeypatch.setattr("upscale.train.loop.validate", lambda *arguments: {"psnr": next(scores)})
+    events: list[dict[str, Any]] = []
+    numbers = recipe("steps=12", "valid_every=2", "patience=3", "keep=2")
+    result = train(
+        numbers, pictures, [], tmp_path / "run", CPU, resume=False, on_event=lambda e: events.append(dict(e))
+    )
+    assert result.finished
+    assert events[-1] == {"event": "stop", "step": 10, "reason": "no better PSNR than 30.000 dB since step 4"}
+    kept = sorted(path.name for path in (tmp_path / "run").glob("*.safetensors"))
+    assert kept == [f"generator-{step:07d}.safetensors" for step in (4, 8, 10)]
+
+
 def test_the_mean_of_the_weights_is_what_is_saved(pictures: Pictures, tmp_path: Path) -> None:
     result, _ = run(recipe(), pictures, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)

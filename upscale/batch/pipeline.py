@@ -1,16 +1,57 @@
-"""Jobs -> files: each picture is read, enlarged and written, and its failure is its alone."""
+"""Jobs -> files: pictures are read, enlarged and written at the same time, and one's failure is its alone.
+
+One thread reads ahead, the caller's runs the network, and a few write. At most ``READ_AHEAD`` pictures wait for the
+network and as many results as there are writers wait for the disk, so memory is bounded by a few pictures. Results are
+reported in the order of the jobs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import errno
+import hashlib
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
+from upscale.batch.journal import Journal, Source, output_state
 from upscale.batch.plan import Job
 from upscale.engine import Upscaled, Upscaler
-from upscale.errors import InputError, UpscaleError
-from upscale.images import read_image, write_image
+from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
+from upscale.files import replacing
+from upscale.images import Image, Provenance, format_of, read_image, write_image
 from upscale.options import Target
+
+READ_AHEAD = 2
+_POLL = 0.2  # seconds between looks at a picture that another run works on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What makes the results what they are; other settings make other results."""
+
+    target: Target
+    quality: int | None = None
+    background: tuple[int, int, int] | None = None
+    strip: bool = False
+    """Keep no metadata but the profile."""
+    provenance: Provenance | None = None
+    """Noted in the results; None: nothing is."""
+    skip_large: bool = False
+    """Leave out pictures that have the size asked for; otherwise they are copied."""
+    engine: str = ""
+    """Model, weights and how they run, in words of no meaning here."""
+
+    @property
+    def key(self) -> str:
+        """A short text that is the same for the same settings."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +59,19 @@ class Done:
     """A picture that was written."""
 
     job: Job
-    result: Upscaled
-    notices: tuple[str, ...]
+    size: tuple[int, int]
+    """Height and width."""
+    result: Upscaled | None
+    """How; None: it was large enough already and copied. Its image is gone."""
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A picture that needed no work, and why."""
+
+    job: Job
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +80,11 @@ class Failed:
 
     job: Job
     error: UpscaleError
+    earlier: bool = False
+    """In an earlier run; it was not tried again."""
+
+
+Ended = Done | Skipped | Failed
 
 
 class OnTile(Protocol):
@@ -37,30 +94,268 @@ class OnTile(Protocol):
         """Take note that ``done`` of the ``total`` tiles of ``job`` are finished."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """A picture that was read, and is claimed if there is a journal."""
+
+    job: Job
+    image: Image
+    source: Source
+    journal: Journal | None
+
+
+_Read = _Ready | Done | Skipped | Failed | None
+"""A picture, or what became of it before; None: another run works on it."""
+
+
 def run(
     jobs: Sequence[Job],
     upscaler: Upscaler,
-    target: Target,
+    settings: Settings,
     *,
-    quality: int | None,
     on_tile: OnTile,
-    on_end: Callable[[Done | Failed], None],
+    on_end: Callable[[Ended], None],
+    writers: int = 2,
+    retry_failed: bool = False,
+    redo: bool = False,
 ) -> None:
-    """Do ``jobs`` in their order; ``on_end`` is told of the end of each."""
-    for job in jobs:
-        try:
-            ended: Done | Failed = _one(job, upscaler, target, quality, on_tile)
-        except UpscaleError as error:
-            ended = Failed(job=job, error=error)
+    """Do ``jobs``; ``on_end`` is told of the end of each, in their order.
+
+    What the journal of a folder of results says to be done, from the same content and with the same settings, is not
+    done again; what another run works on comes last. ``retry_failed``: do nothing but what failed before.
+    ``redo``: do everything, whatever the journal says.
+
+    Raises:
+        DiskFull: no room for a result; nothing is begun any more, what was begun is finished.
+    """
+    with ExitStack() as stack:
+        journals = {root: Journal(root) for root in dict.fromkeys(job.root for job in jobs) if root is not None}
+        for journal in journals.values():
+            journal.refresh()
+            stack.callback(journal.close)
+        stages = _Stages(upscaler, settings, journals, on_tile, retry_failed=retry_failed, redo=redo)
+        reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(writers)
+        stack.callback(writer.shutdown, cancel_futures=True)
+        stack.callback(reader.shutdown, cancel_futures=True)
+        elsewhere = _flow(jobs, stages, reader, writer, writers, on_end)
+        stages.wait = True
+        _flow(elsewhere, stages, reader, writer, writers, on_end)
+
+
+def _flow(
+    jobs: Sequence[Job],
+    stages: _Stages,
+    reader: ThreadPoolExecutor,
+    writer: ThreadPoolExecutor,
+    writers: int,
+    on_end: Callable[[Ended], None],
+) -> list[Job]:
+    """Take ``jobs`` through the stages; return those that another run works on."""
+    elsewhere: list[Job] = []
+    pending: deque[Future[Ended]] = deque()
+    full: list[UpscaleError] = []
+
+    def report() -> None:
+        ended = pending.popleft().result()
         on_end(ended)
+        if isinstance(ended, Failed) and isinstance(ended.error, DiskFull):
+            full.append(ended.error)
+
+    for job, ready in _ahead(reader, stages.read, jobs):
+        if ready is None:
+            elsewhere.append(job)
+            continue
+        pending.append(stages.enlarge(ready, writer))
+        while pending and (len(pending) > writers or pending[0].done()):
+            report()
+        if full:
+            break
+    while pending:
+        report()
+    if full:
+        raise full[0]
+    return elsewhere
 
 
-def _one(job: Job, upscaler: Upscaler, target: Target, quality: int | None, on_tile: OnTile) -> Done:
-    image = read_image(job.source)
-    result = upscaler.upscale(image, target, lambda done, total: on_tile(job, done, total))
+def _ahead(
+    reader: ThreadPoolExecutor, read: Callable[[Job], _Read], jobs: Sequence[Job]
+) -> Iterator[tuple[Job, _Read]]:
+    """Yield each job with what ``read`` makes of it; a few of them are read ahead."""
+    coming: deque[tuple[Job, Future[_Read]]] = deque()
+    for job in jobs:
+        coming.append((job, reader.submit(read, job)))
+        if len(coming) > READ_AHEAD:
+            first, future = coming.popleft()
+            yield first, future.result()
+    while coming:
+        first, future = coming.popleft()
+        yield first, future.result()
+
+
+class _Stages:
+    """What happens to one picture in each of the three places, from the journal's question to its last note."""
+
+    def __init__(
+        self,
+        upscaler: Upscaler,
+        settings: Settings,
+        journals: Mapping[Path, Journal],
+        on_tile: OnTile,
+        *,
+        retry_failed: bool,
+        redo: bool,
+    ) -> None:
+        self.upscaler = upscaler
+        self.settings = settings
+        self.journals = journals
+        self.on_tile = on_tile
+        self.retry_failed = retry_failed
+        self.redo = redo
+        self.wait = False
+        """Whether to wait for pictures that another run works on."""
+
+    def read(self, job: Job) -> _Read:
+        """Read the picture of ``job`` unless there is no need to; None: another run works on it."""
+        journal = None if job.root is None else self.journals[job.root]
+        claimed = False
+        try:
+            source = Source.of(job.source)
+            if journal is not None:
+                ended = self._known(job, source, journal)
+                if ended is not None:
+                    return ended
+                while not journal.claim(job.output):
+                    if not self.wait:
+                        return None
+                    time.sleep(_POLL)
+                claimed = True
+                journal.refresh()  # it may have been done between the question and the claim
+                journal.tidy(job.output)
+                ended = self._known(job, source, journal)
+                if ended is not None:
+                    journal.release(job.output)
+                    return ended
+            return _Ready(job=job, image=read_image(job.source), source=source, journal=journal)
+        except OSError as error:
+            failed: UpscaleError = InputError(f"{job.source}: {error.strerror or error}")
+        except MemoryError:
+            failed = OutOfMemory(f"{job.source}: not enough memory to read it", "close other programs")
+        except UpscaleError as error:
+            return self._failed(job, error, journal if claimed else None, source)
+        if claimed and journal is not None:
+            journal.release(job.output)
+        return Failed(job=job, error=failed)
+
+    def _known(self, job: Job, source: Source, journal: Journal) -> Ended | None:
+        """Return how ``job`` ended before, None if there is something to do."""
+        if self.redo:
+            return None
+        entry = journal.find(job.output)
+        ended: Ended | None = None
+        if entry is not None and entry.settings == self.settings.key and entry.status != "begun":
+            if source.is_that_of(entry):
+                if entry.status == "failed":
+                    ended = Failed(job=job, error=UpscaleError(entry.error, entry.hint), earlier=True)
+                elif entry.output_state == output_state(job.output):
+                    ended = Skipped(job=job, reason="unchanged")
+        if self.retry_failed:
+            return None if isinstance(ended, Failed) else Skipped(job=job, reason="did not fail before")
+        return ended
+
+    def enlarge(self, ready: _Ready | Ended, writer: ThreadPoolExecutor) -> Future[Ended]:
+        """Run the network on a picture and hand the result to ``writer``."""
+        if not isinstance(ready, _Ready):
+            return _finished(ready)
+        job, target = ready.job, self.settings.target
+        try:
+            if target.is_reached(*ready.image.pixels.shape[:2]):
+                result = None
+            else:
+                result = self.upscaler.upscale(ready.image, target, lambda done, total: self.on_tile(job, done, total))
+        except UpscaleError as error:
+            return _finished(self._failed(job, error, ready.journal, ready.source))
+        return writer.submit(self._write, ready, result)
+
+    def _write(self, ready: _Ready, result: Upscaled | None) -> Ended:
+        job, journal = ready.job, ready.journal
+        height, width = (ready.image if result is None else result.image).pixels.shape[:2]
+        try:
+            if result is None and self.settings.skip_large:
+                if journal is not None:
+                    journal.release(job.output)
+                return Skipped(job=job, reason="is large enough already")
+            if journal is not None:
+                journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
+            _make_folder(job.output.parent)
+            notices = ready.image.notices + self._save(ready.image, job, result)
+            _keep_time(job)
+            if journal is not None:
+                entry = journal.entry(job.output, "done", ready.source, self.settings.key)
+                journal.note(
+                    replace(
+                        entry,
+                        output_state=output_state(job.output) or (),
+                        source_sha256=ready.source.hash(),
+                        seconds=0.0 if result is None else round(result.seconds, 3),
+                        pixels=height * width,
+                    )
+                )
+                journal.release(job.output)
+        except UpscaleError as error:
+            return self._failed(job, error, journal, ready.source)
+        except OSError as error:
+            return self._failed(job, _said(job, error), journal, ready.source)
+        if result is not None:
+            result = replace(result, image=replace(result.image, pixels=result.image.pixels[:0], following=()))
+        return Done(job=job, size=(height, width), result=result, notices=notices)
+
+    def _save(self, image: Image, job: Job, result: Upscaled | None) -> tuple[str, ...]:
+        settings = self.settings
+        row = format_of(job.output)
+        if result is None and not settings.strip and job.source.suffix.lower() in row.suffixes:
+            with replacing(job.output) as temporary:
+                shutil.copyfile(job.source, temporary)
+            return ("is large enough already; copied",)
+        frames = []
+        for frame in (image if result is None else result.image).frames:
+            metadata = frame.metadata.stripped() if settings.strip else frame.metadata
+            if settings.provenance is not None and result is not None and not settings.strip:
+                metadata = metadata.signed(settings.provenance)
+            frames.append(replace(frame, metadata=metadata, following=()))
+        whole = replace(frames[0], following=tuple(frames[1:]))
+        return write_image(job.output, whole, quality=settings.quality, background=settings.background)
+
+    def _failed(self, job: Job, error: UpscaleError, journal: Journal | None, source: Source) -> Failed:
+        """Note a failure that another try would repeat, and give up the claim."""
+        if journal is not None:
+            if not isinstance(error, DiskFull):
+                source.hash()
+                entry = journal.entry(job.output, "failed", source, self.settings.key)
+                journal.note(replace(entry, error=error.message, hint=error.hint))
+            journal.release(job.output)
+        return Failed(job=job, error=error)
+
+
+def _finished(ended: Ended) -> Future[Ended]:
+    future: Future[Ended] = Future()
+    future.set_result(ended)
+    return future
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        job.output.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{job.output.parent}: cannot be made: {error.strerror}", "name another --output") from error
-    notices = image.notices + write_image(job.output, result.image, quality=quality)
-    return Done(job=job, result=result, notices=notices)
+        raise InputError(f"{folder}: cannot be made: {error.strerror}", "name another --output") from error
+
+
+def _keep_time(job: Job) -> None:
+    """Give the result the source's time of modification, by which people sort their pictures."""
+    stat = job.source.stat()
+    os.utime(job.output, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def _said(job: Job, error: OSError) -> UpscaleError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{job.output}: no room left on the disk", "make room, then give the same command again")
+    return InputError(f"{job.output}: cannot be written: {error.strerror or error}")

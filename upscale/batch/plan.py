@@ -4,46 +4,113 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from upscale.errors import InputError, OutputExists, UnsupportedFormat
-from upscale.images import FORMATS, is_picture
+from upscale.batch.journal import Journal
+from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
+from upscale.images import FORMATS, check_size, format_of, is_picture, read_header
 from upscale.images.formats import SUFFIXES
+from upscale.options import Target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One picture to be enlarged."""
 
     source: Path
     output: Path
+    root: Path | None = None
+    """The folder of results, which has a journal; None: the result lies beside its source or is a file of its own."""
+    size: tuple[int, int] | None = None
+    """Height and width of the source by its header; None: it cannot be told, which its turn will explain."""
 
 
-def plan(inputs: Sequence[str], output: Path | None, label: str, suffix: str | None, *, force: bool) -> list[Job]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """How results are called."""
+
+    template: str | None = None
+    """With the fields of ``FIELDS``; None: the source's name, with the factor where results lie beside sources."""
+    suffix: str | None = None
+    """Such as ``.png``; None: the source's."""
+    model: str = ""
+
+    FIELDS = ("stem", "scale", "ext", "model", "width", "height")
+
+    def __post_init__(self) -> None:
+        if self.suffix is not None and self.suffix not in SUFFIXES:
+            names = " ".join(row.suffixes[0][1:] for row in FORMATS)
+            raise UnsupportedFormat(f"--format {self.suffix[1:]}: cannot be written", f"supported are {names}")
+        if self.template is not None:
+            try:
+                name = self._fill(self.template, dict.fromkeys(self.FIELDS, "x"))
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
+                fields = " ".join(f"{{{field}}}" for field in self.FIELDS)
+                raise UsageError(f"--name {self.template!r}: {error}", f"its fields are {fields}") from error
+            if Path(name).name != name or name in (".", ".."):
+                raise UsageError(f"--name {self.template!r}: is a path", "name the folder with --output")
+
+    def name(self, job: Job, target: Target, default: str) -> str:
+        """Return the name of the result of ``job``, by ``default`` if the user gave no template."""
+        height, width = (0, 0) if job.size is None else target.size(*job.size)
+        ext = self.suffix_of(job.source)
+        values = {
+            "stem": job.source.stem,
+            "scale": str(target).removeprefix("x"),
+            "ext": ext,
+            "model": Path(self.model).stem,
+            "width": str(width),
+            "height": str(height),
+        }
+        name = self._fill(self.template or default, values)
+        return name if Path(name).suffix.lower() in SUFFIXES else name + ext
+
+    def suffix_of(self, source: Path) -> str:
+        """Return the suffix of the result of ``source``."""
+        if self.suffix is not None:
+            return self.suffix
+        return source.suffix if source.suffix.lower() in SUFFIXES else ".png"
+
+    @staticmethod
+    def _fill(template: str, values: Mapping[str, str]) -> str:
+        return template.format(**values)
+
+
+def plan(
+    inputs: Sequence[str],
+    output: Path | None,
+    target: Target,
+    naming: Naming,
+    *,
+    journals: Mapping[Path, Journal] | None = None,
+    recursive: bool = True,
+    force: bool = False,
+) -> list[Job]:
     """Say which file each picture becomes.
 
-    ``inputs`` are files, folders (searched with their subfolders) and glob patterns. ``output`` is a file for a single
-    picture, otherwise a folder; without it results lie beside their sources with ``label`` (``"x4"``) in their names:
-    ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``. ``suffix`` (``".png"``) asks for another
-    format than the source's.
+    ``inputs`` are files, folders (``recursive``: with their subfolders) and glob patterns. ``output`` is a file for a
+    single picture, otherwise a folder; without it results lie beside their sources with the factor in their names:
+    ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``.
 
     Raises:
         InputError: an input that is not there, a folder without pictures, or a folder that cannot be written to.
-        UnsupportedFormat: a suffix that cannot be written.
-        OutputExists: two sources for one file, a source that would be replaced, or an existing file without ``force``.
+        UnsupportedFormat: a suffix that cannot be written, or a result too large for its format.
+        OutputExists: two sources for one file, a source that would be replaced, or an existing file that no earlier run
+            made, without ``force``.
     """
-    if suffix is not None and suffix not in SUFFIXES:
-        raise UnsupportedFormat(f"--format {suffix[1:]}: cannot be written", f"supported are {_format_names()}")
     paths = [path for pattern in inputs for path in _expand(pattern)]
     if output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES:
         if len(paths) != 1 or paths[0].is_dir():
             raise InputError(f"{output}: is one file, but there are several pictures", "name a folder with --output")
-        jobs = [Job(paths[0], output)]
+        jobs = [Job(source=paths[0], output=output, size=_size(paths[0]))]
     else:
-        jobs = [job for path in paths for job in _jobs(path, output, label, suffix)]
-    _check_clashes(jobs, force=force)
+        jobs = [job for path in paths for job in _jobs(path, output, target, naming, recursive)]
+    _check_formats(jobs, target)
+    _check_clashes(jobs)
+    if not force:
+        _check_existing(jobs, journals)
     for folder in dict.fromkeys(job.output.parent for job in jobs):
         _check_writable(folder)
     return jobs
@@ -59,38 +126,49 @@ def _expand(pattern: str) -> list[Path]:
     return [Path(match) for match in matches]
 
 
-def _jobs(path: Path, output: Path | None, label: str, suffix: str | None) -> Iterator[Job]:
+def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recursive: bool) -> Iterator[Job]:
     if path.is_dir():
         whole = path.resolve()
-        target = output or whole.with_name(f"{whole.name}_{label}")
-        sources = list(_pictures(path, target))
+        root = output or whole.with_name(f"{whole.name}_{target}")
+        sources = list(pictures(path, root, recursive))
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
         for source in sources:
-            yield Job(source, (target / source.relative_to(path)).with_suffix(_suffix(source, suffix)))
+            yield _job(source, (root / source.relative_to(path)).parent, root, target, naming, "{stem}{ext}")
     elif output is not None:
-        yield Job(path, output / f"{path.stem}{_suffix(path, suffix)}")
+        yield _job(path, output, output, target, naming, "{stem}{ext}")
     else:
-        yield Job(path, path.with_name(f"{path.stem}_{label}{_suffix(path, suffix)}"))
+        yield _job(path, path.parent, None, target, naming, f"{{stem}}_{target}{{ext}}")
 
 
-def _pictures(folder: Path, target: Path) -> Iterator[Path]:
-    """Yield the pictures below ``folder``, sorted, without hidden files and what an earlier run put into ``target``."""
-    inside = target.resolve() if target.resolve() != folder.resolve() else None
-    for path in sorted(folder.rglob("*")):
+def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: Naming, default: str) -> Job:
+    job = Job(source=source, output=folder, root=root, size=_size(source))
+    return Job(source=source, output=folder / naming.name(job, target, default), root=root, size=job.size)
+
+
+def _size(source: Path) -> tuple[int, int] | None:
+    header = read_header(source)
+    return None if header is None else (header.height, header.width)
+
+
+def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the pictures of ``folder``, sorted, without hidden files and what an earlier run put into ``root``."""
+    inside = root.resolve() if root.resolve() != folder.resolve() else None
+    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if is_picture(path) and path.is_file() and not hidden:
             if inside is None or inside not in path.resolve().parents:
                 yield path
 
 
-def _suffix(source: Path, suffix: str | None) -> str:
-    if suffix is not None:
-        return suffix
-    return source.suffix if source.suffix.lower() in SUFFIXES else ".png"
+def _check_formats(jobs: Sequence[Job], target: Target) -> None:
+    for job in jobs:
+        row = format_of(job.output)
+        if job.size is not None:
+            check_size(str(job.output), row, *target.size(*job.size))
 
 
-def _check_clashes(jobs: Sequence[Job], *, force: bool) -> None:
+def _check_clashes(jobs: Sequence[Job]) -> None:
     sources = {job.source.resolve() for job in jobs}
     seen: dict[Path, Path] = {}
     for job in jobs:
@@ -98,15 +176,23 @@ def _check_clashes(jobs: Sequence[Job], *, force: bool) -> None:
         if output in seen:
             raise OutputExists(
                 f"{job.output}: both {seen[output]} and {job.source} would become this file",
-                "give them to two runs with different --output",
+                "give them to two runs with different --output, or tell them apart with --name",
             )
         if output in sources:
             raise OutputExists(f"{job.output}: is an input; it will not be replaced", "name another --output")
         seen[output] = job.source
-    existing = [job.output for job in jobs if job.output.exists()]
-    if existing and not force:
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise OutputExists(f"{existing[0]}: exists already{more}", "--force replaces it, --output names another")
+
+
+def _check_existing(jobs: Sequence[Job], journals: Mapping[Path, Journal] | None) -> None:
+    existing = [job for job in jobs if job.output.exists()]
+    # Looked for first, read about then: another run may be at work, and it notes a file before it writes it.
+    read: dict[Path, Journal] = dict(journals or {})
+    for root in {job.root for job in existing if job.root is not None}:
+        read.setdefault(root, Journal(root)).refresh()
+    foreign = [job.output for job in existing if job.root is None or not read[job.root].made(job.output)]
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise OutputExists(f"{foreign[0]}: exists already{more}", "--force replaces it, --output names another")
 
 
 def _check_writable(folder: Path) -> None:
@@ -115,7 +201,3 @@ def _check_writable(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be made, {there} is a file", "name another --output")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{there}: no permission to write into this folder", "name another --output")
-
-
-def _format_names() -> str:
-    return " ".join(row.suffixes[0][1:] for row in FORMATS)

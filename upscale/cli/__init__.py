@@ -10,14 +10,24 @@ from collections.abc import Callable, Mapping, Sequence
 
 import typer
 
+from upscale.cli.bench import bench
+from upscale.cli.compare import check, compare
 from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
 from upscale.cli.models import MODELS
 from upscale.cli.run import run
 from upscale.cli.train import train
+from upscale.cli.watch import watch
 from upscale.errors import UpscaleError, UsageError
 
-COMMANDS: dict[str, Callable[..., None]] = {"train": train, "doctor": doctor}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "watch": watch,
+    "train": train,
+    "bench": bench,
+    "compare": compare,
+    "check": check,
+    "doctor": doctor,
+}
 """A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
 GROUPS: dict[str, Mapping[str, Callable[..., None]]] = {"models": MODELS}
 """A first argument of these names is followed by that of a command in the group."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -34,6 +34,23 @@ def notice(text: str) -> None:
 def event(fields: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own."""
     print(json.dumps(fields, ensure_ascii=False), flush=True)  # noqa: T201
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1) -> None:
+    """Print a table, its first ``labels`` columns to the left, the others to the right.
+
+    Rows longer than the terminal wrap as text does; rich's own table would cut their figures short.
+    """
+    lines = [columns, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    out.print()
+    out.print(title, markup=False, style="bold")
+    for index, line in enumerate(lines):
+        cells = (
+            text.ljust(width) if column < labels else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        out.print("  ".join(cells).rstrip(), markup=False, style="dim" if index == 0 else None)
 
 
 def progress(*, quiet: bool) -> Progress:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +14,14 @@ import typer
 from upscale import __version__
 from upscale.cli import console
 from upscale.cli.models import prepare
-from upscale.errors import UsageError
-from upscale.options import Precision, Target, Tiling
+from upscale.cli.report import Report, show_plan
+from upscale.errors import DiskFull, InputError, UsageError
+from upscale.options import Measure, Precision, Target, Tiling
 
 if TYPE_CHECKING:
-    from upscale.batch.pipeline import Done, Failed
-    from upscale.batch.plan import Job
+    from upscale.batch.pipeline import Settings
+    from upscale.batch.plan import Job, Naming
+    from upscale.engine import Upscaler
 
 
 def _print_version(wanted: bool) -> None:
@@ -24,22 +30,61 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _size_option(measure: Measure, metavar: str, help_: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(f"--{measure}", metavar=metavar, help=help_, rich_help_panel="Size")
+    return option
+
+
 def run(
     inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUTS...", help="Pictures, folders (with all below them) or patterns."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUTS...", help="Pictures, folders (with all below them) or patterns; - is standard input."
+        ),
+    ] = None,
     scale: Annotated[
         str | None,
-        typer.Option("--scale", "-x", "-s", metavar="N", help="Factor, 1 to 32, fractions too; default: the model's."),
+        typer.Option(
+            "--scale",
+            "-x",
+            "-s",
+            "--outscale",
+            metavar="N",
+            help="Factor, 1 to 32, fractions too; default: the model's.",
+            rich_help_panel="Size",
+        ),
     ] = None,
+    width: Annotated[str | None, _size_option(Measure.WIDTH, "N", "Width in pixels.")] = None,
+    height: Annotated[str | None, _size_option(Measure.HEIGHT, "N", "Height in pixels.")] = None,
+    long: Annotated[str | None, _size_option(Measure.LONG, "N", "Longer side in pixels.")] = None,
+    short: Annotated[str | None, _size_option(Measure.SHORT, "N", "Shorter side in pixels.")] = None,
+    megapixels: Annotated[str | None, _size_option(Measure.MEGAPIXELS, "N", "Area; fractions too.")] = None,
+    fit: Annotated[str | None, _size_option(Measure.FIT, "WxH", "As large as fits into this box.")] = None,
+    at_least: Annotated[str | None, _size_option(Measure.AT_LEAST, "WxH", "As small as covers this box.")] = None,
+    skip_large: Annotated[
+        bool,
+        typer.Option(
+            "--skip-large",
+            help="Leave out pictures that have the size already; otherwise they are copied.",
+            rich_help_panel="Size",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File or folder; default: beside the input, with _x4 in the name."),
+        typer.Option("--output", "-o", help="File or folder, - for standard output; default: beside the input."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE|URL", help="Network, a+b or a:0.7,b:0.3.")
+        str,
+        typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network; also a+b, or a:0.7,b:0.3."),
     ] = "compact",
+    denoise: Annotated[
+        float | None,
+        typer.Option("--denoise", "--denoise_strength", "-dn", min=0, max=1, help="Noise to take, 0 to 1, if it can."),
+    ] = None,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Mean over eight orientations: slightly better, 8x slower.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     tile: Annotated[
         str,
         typer.Option("--tile", "-t", metavar="N|auto", help="Edge of a tile in input pixels, 64 or more."),
@@ -48,67 +93,283 @@ def run(
         int | None,
         typer.Option(metavar="N", help="Pixels that tiles share; default: what the network needs."),
     ] = None,
-    denoise: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="0..1", help="How much noise to take away, for models that can choose."),
-    ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Mean over eight orientations: a little better, 8x slower.")
-    ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.AUTO,
     format_: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="EXT", help="Write this format; default: the input's."),
+        typer.Option(
+            "--format",
+            "-f",
+            "--ext",
+            metavar="EXT",
+            help="Write this format; default: the input's.",
+            rich_help_panel="Files",
+        ),
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="Lossy quality of JPEG, WebP and AVIF; default: 95 for JPEG."),
+        typer.Option(
+            min=1, max=100, help="Lossy quality of JPEG, WebP and AVIF; default: 95 for JPEG.", rich_help_panel="Files"
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace results that exist.")] = False,
+    background: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOUR",
+            help="Behind transparent pixels where the format has none: white, #ff8800.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Keep no metadata but the colour profile.", rich_help_panel="Files")
+    ] = False,
+    provenance: Annotated[
+        bool,
+        typer.Option(
+            "--provenance/--no-provenance",
+            help="Note in the results' XMP how they were made.",
+            rich_help_panel="Files",
+        ),
+    ] = True,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE",
+            help="Name of results: {stem} {scale} {ext} {model} {width} {height}.",
+            rich_help_panel="Files",
+        ),
+    ] = None,
+    suffix: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help='The same as --name "{stem}_TEXT{ext}".', rich_help_panel="Files"),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace results that exist.", rich_help_panel="Files")
+    ] = False,
+    list_: Annotated[
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="More inputs, one a line.", rich_help_panel="Batches"),
+    ] = None,
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive/--flat", help="Take the subfolders of folders, too.", rich_help_panel="Batches"),
+    ] = True,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Do only what failed in an earlier run.", rich_help_panel="Batches"),
+    ] = False,
+    jobs_: Annotated[
+        str, typer.Option("--jobs", "-j", metavar="N", help="Results written at a time.", rich_help_panel="Batches")
+    ] = "2",
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done, and what it would take.", rich_help_panel="Batches"),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    input_: Annotated[list[str] | None, typer.Option("--input", "-i", hidden=True)] = None,
+    gpu: Annotated[str | None, typer.Option("--gpu-id", "-g", hidden=True)] = None,
 ) -> None:
     """Enlarge pictures."""
-    from upscale.batch.plan import plan
+    from upscale.batch.plan import Naming, plan
     from upscale.catalog import known
 
+    sizes = {
+        Measure.SCALE: scale,
+        Measure.WIDTH: width,
+        Measure.HEIGHT: height,
+        Measure.LONG: long,
+        Measure.SHORT: short,
+        Measure.MEGAPIXELS: megapixels,
+        Measure.FIT: fit,
+        Measure.AT_LEAST: at_least,
+    }
+    wanted = parse_target(sizes)
     native = known().scale(model, denoise)  # before torch is imported: a slip in a name is answered at once
     tiling = _tiling(tile, overlap)
-    wanted = _target(scale)
+    naming = Naming(
+        template=_template(name, suffix),
+        suffix=None if format_ in (None, "auto") else "." + str(format_).lower().removeprefix("."),
+        model=model,
+    )
+    behind = None if background is None else _colour(background)
+    writers = _writers(jobs_)
+    given = [*(inputs or ()), *(input_ or ()), *_listed(list_)]
+    if not given:
+        raise UsageError("no picture is named", "for example: upscale photo.jpg -x 4")
     if wanted is None and native is not None:
         wanted = Target.parse(str(native))
-    if wanted is not None:
-        suffix = None if format_ is None else "." + format_.lower().removeprefix(".")
-        jobs = plan(inputs, output, f"x{wanted}", suffix, force=force)
 
-    from upscale.batch import pipeline
-    from upscale.engine import load
+    with tempfile.TemporaryDirectory(prefix="upscale-") as folder:
+        streams = _Streams(given, output, Path(folder), naming, json=json)
 
-    prepare(model, denoise, offline=offline, quiet=quiet or json)
-    upscaler = load(model, device=device, precision=precision, tiling=tiling, denoise=denoise, tta=tta, offline=offline)
-    if wanted is None:  # the scale of a file is known once it is read
-        wanted = upscaler.native
-        suffix = None if format_ is None else "." + format_.lower().removeprefix(".")
-        jobs = plan(inputs, output, f"x{wanted}", suffix, force=force)
-    report = _Report(jobs, json=json, quiet=quiet, verbose=verbose)
-    with report.bars:
-        pipeline.run(jobs, upscaler, wanted, quality=quality, on_tile=report.on_tile, on_end=report.on_end)
-    report.summary()
+        def planned(target: Target) -> list[Job]:
+            return plan(streams.inputs, streams.output, target, naming, recursive=recursive, force=force)
+
+        jobs = [] if wanted is None else planned(wanted)
+        if dry_run and wanted is not None:
+            _dry_run(jobs, wanted, json=json)
+            return
+
+        from upscale.batch import pipeline
+        from upscale.engine import load
+
+        prepare(model, denoise, offline=offline, quiet=quiet or json)
+        upscaler = load(
+            model,
+            device=_device(device, gpu),
+            precision=precision,
+            tiling=tiling,
+            denoise=denoise,
+            tta=tta,
+            offline=offline,
+        )
+        if wanted is None:  # the scale of a file is known once it is read
+            wanted = upscaler.native
+            jobs = planned(wanted)
+            if dry_run:
+                _dry_run(jobs, wanted, json=json)
+                return
+        settings = settings_for(
+            model,
+            upscaler,
+            wanted,
+            quality=quality,
+            background=behind,
+            strip=strip,
+            provenance=provenance,
+            skip_large=skip_large,
+            denoise=denoise,
+            tta=tta,
+        )
+        report = Report(len(jobs), json=json, quiet=quiet or streams.to_stdout, verbose=verbose)
+        try:
+            with report.bars:
+                pipeline.run(
+                    jobs,
+                    upscaler,
+                    settings,
+                    on_tile=report.on_tile,
+                    on_end=report.on_end,
+                    writers=writers,
+                    retry_failed=retry_failed,
+                    redo=force,
+                )
+        except KeyboardInterrupt:
+            report.summary()
+            raise typer.Exit(130) from None
+        except DiskFull:  # told with the picture that it stopped
+            console.notice(f"stopped: {report.done} of {len(jobs)} pictures are done, the others were not begun")
+        report.summary()
+        streams.send(report.done)
     if report.failed:
         raise typer.Exit(1)
 
 
-def _target(scale: str | None) -> Target | None:
+def settings_for(
+    model: str,
+    upscaler: Upscaler,
+    target: Target,
+    *,
+    quality: int | None = None,
+    background: tuple[int, int, int] | None = None,
+    strip: bool = False,
+    provenance: bool = True,
+    skip_large: bool = False,
+    denoise: float | None = None,
+    tta: bool = False,
+) -> Settings:
+    """Return what makes the results of ``upscaler``, which was loaded as ``model``, what they are."""
+    from upscale import store
+    from upscale.batch.pipeline import Settings
+    from upscale.catalog import known
+    from upscale.images import Provenance
+
+    stages = known().stages(model, denoise)
+    entries = [entry for stage in stages for part in stage for entry in part.entries]
+    paths = ((entry, store.locate(entry)) for entry in entries)
+    weights = tuple(entry.sha256 or store.sha256(path) for entry, path in paths if path is not None)
+    dials = ("" if denoise is None else f" denoise {denoise:g}") + (" tta" if tta else "")
+    made = Provenance(
+        tool=f"upscale {__version__}", model=model, weights=weights, settings=f"{target} {upscaler.precision}{dials}"
+    )
+    return Settings(
+        target=target,
+        quality=quality,
+        background=background,
+        strip=strip,
+        provenance=made if provenance else None,
+        skip_large=skip_large,
+        engine=f"{model} {weights} {upscaler.precision}{dials}",
+    )
+
+
+class _Streams:
+    """Standard input and output, where ``-`` names them, as files of a temporary folder."""
+
+    def __init__(self, given: Sequence[str], output: Path | None, folder: Path, naming: Naming, *, json: bool) -> None:
+        self.inputs = list(given)
+        self.output = output
+        if "-" in self.inputs:
+            from upscale.images import suffix_of
+
+            data = sys.stdin.buffer.read()
+            source = folder / f"stdin{suffix_of(data)}"
+            source.write_bytes(data)
+            self.inputs = [str(source) if text == "-" else text for text in self.inputs]
+            self.output = output or Path("-")
+        self.to_stdout = self.output == Path("-")
+        if self.to_stdout:
+            if json:
+                raise UsageError("--json: standard output is taken by the picture", "name a file with --output")
+            if sys.stdout.isatty():
+                raise UsageError("--output -: standard output is a terminal", "name a file, or lead it into one with >")
+            self.output = folder / f"stdout{naming.suffix_of(Path(self.inputs[0]))}"
+
+    def send(self, done: int) -> None:
+        """Write the result to standard output if it belongs there."""
+        if self.to_stdout and done and self.output is not None:
+            with self.output.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
+
+
+def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
+    from upscale.batch.journal import Journal
+
+    sizes = [None if job.size is None else target.size(*job.size) for job in jobs]
+    paces = []
+    for root in {job.root for job in jobs if job.root is not None}:
+        journal = Journal(root)
+        journal.refresh()
+        paces.append(journal.pace())
+    show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), json=json)
+
+
+def parse_target(sizes: Mapping[Measure, str | None]) -> Target | None:
+    """Read the one size that is given, None if none is."""
+    given = [(measure, text) for measure, text in sizes.items() if text is not None]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(f'--{measure}' for measure, _ in given)}: each is a size", "give one of them")
+    measure, text = given[0]
     try:
-        return None if scale is None else Target.parse(scale)
+        return Target.parse(text, measure)
     except ValueError as error:
-        raise UsageError(f"--scale: {error}", "give a factor, for example -x 4 or -x 2.5") from error
+        raise UsageError(f"--{measure}: {error}", _SIZE_HINTS.get(measure, f"for example --{measure} 1920")) from error
+
+
+_SIZE_HINTS = {
+    Measure.SCALE: "give a factor, for example -x 4 or -x 2.5",
+    Measure.MEGAPIXELS: "for example --megapixels 24",
+    Measure.FIT: "for example --fit 1920x1080",
+    Measure.AT_LEAST: "for example --at-least 1920x1080",
+}
 
 
 def _tiling(tile: str, overlap: int | None) -> Tiling:
@@ -124,69 +385,47 @@ def _tiling(tile: str, overlap: int | None) -> Tiling:
         raise UsageError(f"--tile, --overlap: {error}", "leave both out: the program chooses well") from error
 
 
-class _Report:
-    """What the user sees of a run."""
+def _template(name: str | None, suffix: str | None) -> str | None:
+    if name is not None and suffix is not None:
+        raise UsageError("--name and --suffix: each names the results", "give one of them")
+    if suffix is None:
+        return name
+    plain = suffix.replace("{", "{{").replace("}", "}}")
+    return f"{{stem}}_{plain}{{ext}}" if suffix else "{stem}{ext}"
 
-    def __init__(self, jobs: list[Job], *, json: bool, quiet: bool, verbose: bool) -> None:
-        self.json, self.quiet, self.verbose = json, quiet, verbose
-        self.done = 0
-        self.failed: list[Failed] = []
-        self.total = len(jobs)
-        self.bars = console.progress(quiet=quiet or json)
-        self._files = self.bars.add_task("pictures", total=self.total, unit="pictures", visible=self.total > 1)
-        self._tiles = self.bars.add_task("", total=None, unit="tiles")
-        if json:
-            console.event({"event": "start", "pictures": self.total})
 
-    def on_tile(self, job: Job, done: int, total: int) -> None:
-        self.bars.update(self._tiles, description=job.source.name, completed=done, total=total)
-        if self.json:
-            console.event({"event": "tile", "input": str(job.source), "done": done, "total": total})
+def _colour(text: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
 
-    def on_end(self, ended: Done | Failed) -> None:
-        from upscale.batch.pipeline import Failed
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise UsageError(f"--background: {text!r} is not a colour", "for example white, black, #ff8800") from None
+    return red, green, blue
 
-        self.bars.advance(self._files)
-        job = ended.job
-        if isinstance(ended, Failed):
-            self.failed.append(ended)
-            if self.json:
-                error = {"error": ended.error.message, "hint": ended.error.hint}
-                console.event({"event": "failed", "input": str(job.source), **error})
-            else:
-                console.error_line(ended.error, str(job.source))
-            return
-        self.done += 1
-        result, size = ended.result, ended.result.image.pixels.shape
-        notices = list(ended.notices)
-        if result.float32_tiles:
-            notices.append(f"{result.float32_tiles} of {result.tiles} tiles overflowed and were done in float32")
-        if self.json:
-            facts = {
-                "seconds": round(result.seconds, 3),
-                "width": size[1],
-                "height": size[0],
-                "tiles": result.tiles,
-                "tile_size": result.tile_size,
-                "float32_tiles": result.float32_tiles,
-                "notices": notices,
-            }
-            console.event({"event": "done", "input": str(job.source), "output": str(job.output), **facts})
-            return
-        if not self.quiet:
-            for text in notices:
-                console.notice(f"{job.source}: {text}")
-            console.out.print(str(job.output), markup=False)
-        if self.verbose:
-            console.err.print(
-                f"  {size[1]}x{size[0]}, {result.tiles} tiles of {result.tile_size}, {result.seconds:.1f} s",
-                markup=False,
-            )
 
-    def summary(self) -> None:
-        if self.json:
-            console.event({"event": "end", "done": self.done, "failed": len(self.failed)})
-        elif self.failed and self.total > 1:
-            console.err.print(f"{self.done} done, {len(self.failed)} failed:", style="bold")
-            for failure in self.failed:
-                console.err.print(f"  {failure.job.source}", markup=False)
+def _writers(jobs: str) -> int:
+    """Read ``2``, or the last number of ``load:process:save`` as the tools of the ncnn family take it."""
+    last = jobs.rpartition(":")[2]
+    if not last.isdigit() or int(last) < 1:
+        raise UsageError(f"--jobs: {jobs!r} is not a number of results", "for example -j 4")
+    return int(last)
+
+
+def _device(device: str, gpu: str | None) -> str:
+    if gpu is None or gpu == "auto":
+        return device
+    if gpu == "-1":
+        return "cpu"
+    if not gpu.isdigit():
+        raise UsageError(f"--gpu-id: {gpu!r} is not a number", "the same is --device cuda:0")
+    return f"cuda:{gpu}"
+
+
+def _listed(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--list {path}: {error}") from error

@@ -1,9 +1,10 @@
 """Picture files: what an image is in memory, how it is read and written, what of its metadata is kept."""
 
-from upscale.images.files import read_image, write_image
 from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
 from upscale.images.image import Image, Pixels
-from upscale.images.metadata import Metadata
+from upscale.images.metadata import Metadata, Provenance
+from upscale.images.read import decode, read_header, read_image, suffix_of
+from upscale.images.write import check_size, write_image
 
 __all__ = [
     "FORMATS",
@@ -11,8 +12,13 @@ __all__ = [
     "ImageFormat",
     "Metadata",
     "Pixels",
+    "Provenance",
+    "check_size",
+    "decode",
     "format_of",
     "is_picture",
+    "read_header",
     "read_image",
+    "suffix_of",
     "write_image",
 ]

@@ -1,41 +1,152 @@
-"""The FORMATS table: which files are read and written, and how."""
+"""The FORMATS table: which files are read and written, and what each can hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from upscale.errors import UnsupportedFormat
 
 
-@dataclass(frozen=True, slots=True)
+class Transparency(Enum):
+    """What a format knows of transparency."""
+
+    NONE = "none"
+    BINARY = "binary"
+    """A pixel is there or not."""
+    FULL = "full"
+
+
+class Several(Enum):
+    """What more than one picture in a file of a format means."""
+
+    NO = "one picture"
+    FRAMES = "an animation"
+    PAGES = "pages"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # a row is itself: it can be a key
 class ImageFormat:
     """A row of FORMATS."""
 
     name: str
     """Pillow's name of the format."""
     suffixes: tuple[str, ...]
-    alpha: bool
-    deep: bool
+    transparency: Transparency = Transparency.NONE
+    deep: bool = False
     """Whether it takes 16 bits a channel."""
-    longest: int
+    several: Several = Several.NO
+    longest: int = 2**31 - 1
     """The largest width or height that the format can hold."""
-    save_options: Mapping[str, Any]
+    gray: bool = True
+    """Whether it has pictures of one channel, which may carry a profile for grey."""
+    colours: int | None = None
+    """How many different ones a picture may have."""
+    holds: frozenset[str] = frozenset()
+    """The fields of ``Metadata`` that it has a place for."""
+    largest_block: int | None = None
+    """Bytes that EXIF or XMP may have."""
+    lossless: Mapping[str, Any] | None = field(default_factory=dict)
+    """Options of the encoder; None: the format always loses."""
+    lossy: Mapping[str, Any] | None = None
+    """Options of the encoder; ``quality`` among them is what ``--quality`` replaces. None: it never loses."""
+    bytes_per_pixel: float = 1.5
+    """Of a result at default quality, to estimate the room it takes: measured on an enlarged photograph."""
+    plugin: str | None = None
+    """Module that teaches the format to Pillow."""
+    extra: str | None = None
+    """The extra of this package that installs the plug-in."""
 
+
+_ALL = frozenset(("icc", "exif", "xmp", "iptc", "dpi"))
+_MODERN = _ALL - {"iptc", "dpi"}
 
 FORMATS = (
-    ImageFormat("PNG", (".png",), True, True, 2**31 - 1, {"compress_level": 4}),
-    ImageFormat("JPEG", (".jpg", ".jpeg"), False, False, 65_500, {"quality": 95, "subsampling": 0}),
-    ImageFormat("WEBP", (".webp",), True, False, 16_383, {"lossless": True, "method": 2, "exact": True}),
-    ImageFormat("TIFF", (".tif", ".tiff"), True, True, 2**31 - 1, {"compression": "tiff_adobe_deflate"}),
-    ImageFormat("BMP", (".bmp",), False, False, 2**31 - 1, {}),
-    ImageFormat("AVIF", (".avif",), True, False, 65_536, {"quality": 90, "subsampling": "4:4:4"}),
+    ImageFormat(
+        name="PNG",
+        suffixes=(".png", ".apng"),
+        transparency=Transparency.FULL,
+        deep=True,
+        several=Several.FRAMES,
+        holds=_ALL,
+    ),
+    ImageFormat(
+        name="JPEG",
+        suffixes=(".jpg", ".jpeg", ".jfif"),
+        longest=65_500,
+        holds=_ALL,
+        largest_block=65_500,  # a segment has 65 533 bytes, of which a header takes up to 29
+        lossless=None,
+        lossy={"quality": 95, "subsampling": 0},
+    ),
+    ImageFormat(
+        name="WEBP",
+        suffixes=(".webp",),
+        transparency=Transparency.FULL,
+        several=Several.FRAMES,
+        longest=16_383,
+        gray=False,
+        holds=_MODERN,
+        lossless={"lossless": True, "method": 2, "exact": True},
+        lossy={"quality": 95, "method": 4},
+    ),
+    ImageFormat(
+        name="TIFF",
+        suffixes=(".tif", ".tiff"),
+        transparency=Transparency.FULL,
+        deep=True,
+        several=Several.PAGES,
+        holds=_ALL,
+    ),
+    ImageFormat(name="BMP", suffixes=(".bmp",), holds=frozenset(("dpi",))),
+    ImageFormat(
+        name="AVIF",
+        suffixes=(".avif",),
+        transparency=Transparency.FULL,
+        several=Several.FRAMES,
+        longest=65_535,
+        holds=_MODERN,
+        lossless=None,
+        lossy={"quality": 90, "subsampling": "4:4:4"},
+    ),
+    ImageFormat(
+        name="GIF",
+        suffixes=(".gif",),
+        transparency=Transparency.BINARY,
+        several=Several.FRAMES,
+        longest=65_535,
+        colours=256,
+    ),
+    ImageFormat(
+        name="HEIF",
+        suffixes=(".heic", ".heif"),
+        transparency=Transparency.FULL,
+        longest=65_535,
+        holds=_MODERN,
+        lossless=None,
+        lossy={"quality": 90, "chroma": 444},
+        plugin="pillow_heif",
+        extra="heic",
+    ),
+    ImageFormat(
+        name="JXL",
+        suffixes=(".jxl",),
+        transparency=Transparency.FULL,
+        holds=_MODERN,
+        lossless={"lossless": True},
+        lossy={"quality": 95},
+        plugin="pillow_jxl",
+        extra="jxl",
+    ),
 )
 
 SUFFIXES = {suffix: row for row in FORMATS for suffix in row.suffixes}
-READ_ONLY = (".gif", ".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".jp2", ".j2k", ".mpo", ".jfif", ".ico")
+READ_ONLY = (".pbm", ".pgm", ".ppm", ".pnm", ".tga", ".jp2", ".j2k", ".mpo", ".ico")
 """What is read as well; the results of these are PNG."""
 
 
@@ -43,7 +154,7 @@ def format_of(path: Path) -> ImageFormat:
     """Return the format that the suffix of ``path`` names.
 
     Raises:
-        UnsupportedFormat: no format has this suffix.
+        UnsupportedFormat: no format has this suffix, or its plug-in is not installed.
     """
     row = SUFFIXES.get(path.suffix.lower())
     if row is None:
@@ -51,9 +162,32 @@ def format_of(path: Path) -> ImageFormat:
             f"{path}: cannot write {path.suffix or 'a file without a suffix'}",
             f"supported are {' '.join(SUFFIXES)}",
         )
+    if not is_installed(row):
+        raise missing_plugin(path.name, row)
     return row
 
 
 def is_picture(path: Path) -> bool:
     """Tell whether the suffix of ``path`` is one of a picture; so are files of a folder chosen."""
     return path.suffix.lower() in SUFFIXES or path.suffix.lower() in READ_ONLY
+
+
+@cache
+def is_installed(row: ImageFormat) -> bool:
+    """Tell whether ``row`` can be read and written; import its plug-in if it needs one."""
+    if row.plugin is None:
+        return True
+    try:
+        module = import_module(row.plugin)
+    except ImportError:
+        return False
+    if hasattr(module, "register_heif_opener"):  # the other one registers itself
+        module.register_heif_opener()
+    return True
+
+
+def missing_plugin(name: str, row: ImageFormat) -> UnsupportedFormat:
+    """Return the error that says how to install what ``row`` needs."""
+    return UnsupportedFormat(
+        f"{name}: {row.name} needs a plug-in that is not installed", f"pip install 'upscale[{row.extra}]'"
+    )

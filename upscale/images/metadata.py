@@ -1,9 +1,11 @@
-"""EXIF, XMP, ICC, DPI: what is kept and what must be rewritten for an upright, larger picture."""
+"""EXIF, XMP, IPTC, ICC, DPI: what is kept, what must be rewritten for an upright, larger picture, what is added."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,21 @@ _UPRIGHT = {
     8: (1, False),
 }
 
+# What a TIFF file says about how its pixels are stored, and what Metadata holds on its own: not EXIF to be kept.
+_STRUCTURE = frozenset(
+    (*range(254, 267), 273, *range(277, 282), 284, *range(290, 294), 297, 301, 317, *range(320, 326))
+)
+_STRUCTURE |= {330, *range(332, 337), *range(338, 348), *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675}
+
+DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)  # of EXIF, beside the main one
+
+_XMP_EMPTY = (
+    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+_ENHANCED = "http://cv.iptc.org/newscodes/digitalsourcetype/algorithmicallyEnhanced"  # IPTC NewsCodes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
@@ -32,7 +49,88 @@ class Metadata:
     exif: bytes | None = None
     """A TIFF structure, without the ``Exif`` header of JPEG."""
     xmp: bytes | None = None
+    iptc: bytes | None = None
+    """IPTC-IIM records."""
     dpi: tuple[float, float] | None = None
+
+    def stripped(self) -> Metadata:
+        """Return the profile alone, without which the colours would be others."""
+        return Metadata(icc=self.icc)
+
+    def resized(self, height: int, width: int) -> Metadata:
+        """Return the same for an upright picture of ``height`` by ``width``: orientation, size, thumbnails."""
+        return replace(
+            self,
+            exif=_exif_for(self.exif, height, width) if self.exif else None,
+            xmp=_xmp_for(self.xmp, height, width) if self.xmp else None,
+        )
+
+    def signed(self, provenance: Provenance) -> Metadata:
+        """Return the same with a note in XMP of how the picture was made."""
+        return replace(self, xmp=_sign(self.xmp or _XMP_EMPTY, provenance))
+
+    def dpi_in_exif(self) -> Metadata:
+        """Return the same with the resolution in EXIF, for formats that have no other place for it."""
+        if self.dpi is None:
+            return self
+        exif = open_exif(self.exif)
+        exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = self.dpi
+        exif[ExifTags.Base.ResolutionUnit] = 2  # inches
+        return replace(self, exif=exif.tobytes().removeprefix(EXIF_HEADER))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """How a picture was made."""
+
+    tool: str
+    """Name and version of the program."""
+    model: str
+    weights: tuple[str, ...]
+    """sha256 of each checkpoint; none for an interpolation."""
+    settings: str
+
+
+def read_metadata(opened: PILImage.Image) -> tuple[Metadata, int]:
+    """Return what is kept of ``opened``, and its orientation."""
+    info = opened.info
+    try:
+        exif = opened.getexif()
+        orientation = int(exif.get(ExifTags.Base.Orientation, 1))
+        raw = _pack_exif(exif) if exif else b""
+        dpi = info.get("dpi") or _dpi(exif)
+    except Exception:  # Pillow's parser raises anything at all on damaged EXIF; the picture matters more
+        orientation, raw, dpi = 1, b"", None
+    tags = getattr(opened, "tag_v2", {})
+    xmp = info.get("xmp") or tags.get(700)
+    metadata = Metadata(
+        icc=info.get("icc_profile") or None,
+        exif=raw or None,
+        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        iptc=_iptc(opened) or None,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+    )
+    return metadata, orientation
+
+
+def _pack_exif(exif: PILImage.Exif) -> bytes:
+    """Return ``exif`` as a classic TIFF structure, without what describes the storage of a TIFF or BigTIFF file."""
+    kept = PILImage.Exif()
+    for tag, value in exif.items():
+        if tag not in _STRUCTURE and tag not in DIRECTORIES:
+            kept[tag] = value
+    for tag in DIRECTORIES:
+        if values := exif.get_ifd(tag):
+            kept.get_ifd(tag).update(values)
+    return kept.tobytes().removeprefix(EXIF_HEADER)
+
+
+def open_exif(exif: bytes | None) -> PILImage.Exif:
+    """Parse ``exif``; without any, return an empty one."""
+    tags = PILImage.Exif()
+    if exif:
+        tags.load(EXIF_HEADER + exif)
+    return tags
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -42,36 +140,74 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels[:, ::-1] if mirror else pixels
 
 
-def exif_for(exif: bytes, height: int, width: int) -> bytes:
-    """Return ``exif`` for an upright picture of ``height`` by ``width``: orientation, size, thumbnail made to fit.
+def _dpi(exif: PILImage.Exif) -> tuple[float, float] | None:
+    across, down = exif.get(ExifTags.Base.XResolution), exif.get(ExifTags.Base.YResolution)
+    unit = {2: 1.0, 3: 2.54}.get(exif.get(ExifTags.Base.ResolutionUnit, 2))
+    return (float(across) * unit, float(down) * unit) if across and down and unit else None
 
-    EXIF that cannot be parsed is dropped: nobody else could read it either.
-    """
-    tags = PILImage.Exif()
+
+def _iptc(opened: PILImage.Image) -> bytes:
+    """Return the IPTC-IIM records of a JPEG, TIFF or PNG file."""
+    resources = opened.info.get("photoshop")  # JPEG: image resource 0x0404 of Photoshop's segment
+    if isinstance(resources, dict):
+        return bytes(resources.get(0x0404, b""))
+    records = getattr(opened, "tag_v2", {}).get(33723, b"")
+    if records:
+        return bytes(records[0] if isinstance(records, tuple) else records)
+    text = opened.info.get("Raw profile type iptc", "")  # PNG, as ImageMagick and ExifTool write it
     try:
-        tags.load(EXIF_HEADER + exif)
+        return bytes.fromhex("".join(text.split()[2:])) if isinstance(text, str) else b""
+    except ValueError:
+        return b""
+
+
+def _exif_for(exif: bytes, height: int, width: int) -> bytes | None:
+    """Return ``exif`` with orientation and size made to fit; what cannot be parsed is dropped."""
+    try:
+        tags = open_exif(exif)
         details = tags.get_ifd(ExifTags.IFD.Exif)
         if details:
             details[ExifTags.Base.ExifImageWidth] = width
             details[ExifTags.Base.ExifImageHeight] = height
-        for tag, value in (
-            (ExifTags.Base.Orientation, 1),
-            (ExifTags.Base.ImageWidth, width),
-            (ExifTags.Base.ImageLength, height),
-        ):
-            if tag in tags:
-                tags[tag] = value
+        if ExifTags.Base.Orientation in tags:
+            tags[ExifTags.Base.Orientation] = 1
         return tags.tobytes().removeprefix(EXIF_HEADER)  # Pillow writes no thumbnail (IFD1)
     except Exception:  # Pillow's parser raises anything at all on damaged EXIF; the picture matters more
-        return b""
+        return None
 
 
-def xmp_upright(xmp: bytes) -> bytes:
-    """Return ``xmp`` with its copy of the orientation set to upright."""
-    for value in range(2, 9):
-        digit = str(value).encode()
-        xmp = xmp.replace(b'tiff:Orientation="' + digit + b'"', b'tiff:Orientation="1"')
-        xmp = xmp.replace(
-            b"<tiff:Orientation>" + digit + b"</tiff:Orientation>", b"<tiff:Orientation>1</tiff:Orientation>"
-        )
+def _xmp_for(xmp: bytes, height: int, width: int) -> bytes:
+    """Return ``xmp`` with its copies of orientation and size made to fit, and without its thumbnail."""
+    xmp = re.sub(rb"<xmp:Thumbnails>.*?</xmp:Thumbnails>", b"", xmp, flags=re.DOTALL)
+    for name, value in (
+        (b"tiff:Orientation", 1),
+        (b"tiff:ImageWidth", width),
+        (b"tiff:ImageLength", height),
+        (b"exif:PixelXDimension", width),
+        (b"exif:PixelYDimension", height),
+    ):
+        xmp = re.sub(rb"(\b" + name + rb"\s*=\s*[\"'])\d+([\"'])", rb"\g<1>%d\g<2>" % value, xmp)
+        xmp = re.sub(rb"(<" + name + rb">)\s*\d+\s*(</)", rb"\g<1>%d\g<2>" % value, xmp)
     return xmp
+
+
+def _sign(xmp: bytes, provenance: Provenance) -> bytes:
+    """Return ``xmp`` with a description of the enlargement instead of any earlier one of the same kind."""
+    xmp = re.sub(rb"<rdf:Description[^>]*xmlns:upscale=[^>]*/>", b"", xmp)
+    xmp = re.sub(rb"\sIptc4xmpExt:DigitalSourceType\s*=\s*(\"[^\"]*\"|'[^']*')", b"", xmp)
+    xmp = re.sub(
+        rb"<Iptc4xmpExt:DigitalSourceType\b.*?(/>|</Iptc4xmpExt:DigitalSourceType>)", b"", xmp, flags=re.DOTALL
+    )
+    facts = {
+        "Tool": provenance.tool,
+        "Model": provenance.model,
+        "WeightsSHA256": " ".join(provenance.weights),
+        "Settings": provenance.settings,
+    }
+    attributes = " ".join(f"upscale:{name}={quoteattr(value)}" for name, value in facts.items() if value)
+    description = (
+        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        f' Iptc4xmpExt:DigitalSourceType="{_ENHANCED}" xmlns:upscale="urn:upscale:provenance:1" {attributes}/>'
+    )
+    head, end, tail = xmp.rpartition(b"</rdf:RDF>")
+    return head + description.encode() + end + tail if end else _sign(_XMP_EMPTY, provenance)

@@ -40,6 +40,7 @@ from upscale.train.step import Objective, TrainState, train_step
 
 Event = Mapping[str, Any]
 OnEvent = Callable[[Event], None]
+COUNTS = ("step", "skipped", "best", "best_step")  # what of TrainState are plain numbers
 SHOWN = 6  # validation pictures on a preview sheet
 
 
@@ -83,6 +84,11 @@ def train(
         state = _resume(recipe, out, device) if resume else _start(recipe, out, device, ranks)
         batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step)
         metrics: dict[str, float] = {}
+
+        def save(metrics: Mapping[str, float]) -> None:
+            _save_state(state, out)
+            _save_network(state, recipe, pictures, metrics, out)
+
         with _log(out, on_event, ranks) as log:
             log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
             began, first = time.perf_counter(), state.step
@@ -94,24 +100,22 @@ def train(
                     rate = (state.step - first) / (time.perf_counter() - began)
                     values = dict(zip(terms, ranks.mean(terms.values()), strict=True))
                     log({"event": "step", "step": state.step, **values, "steps_per_second": round(rate, 3)})
-                if ranks.first and (state.step % recipe.valid_every == 0 or state.step == recipe.steps):
-                    sheet = out / "previews" / f"{state.step:07d}.png"
-                    metrics = validate(_averaged(state), valid, device, sheet)
-                    log({"event": "valid", "step": state.step, **metrics})
-                    _save_state(state, out)
-        path = out / f"generator-{state.step:07d}.safetensors"
-        if ranks.first:
-            _save_state(state, out)
-            about = {
-                "trained_by": f"upscale {__version__}",
-                "step": state.step,
-                "recipe": to_toml(recipe),
-                "data": pictures.digest,
-                "metrics": {name: round(value, 4) for name, value in metrics.items()},
-            }
-            save_generator(path, _averaged(state), about, torch.float16)
+                if state.step % recipe.valid_every == 0 or state.step == recipe.steps:
+                    if ranks.first:
+                        sheet = out / "previews" / f"{state.step:07d}.png"
+                        metrics = validate(_averaged(state), valid, device, sheet)
+                        log({"event": "valid", "step": state.step, **metrics})
+                        if metrics.get("psnr", state.best) > state.best:
+                            state.best, state.best_step = metrics["psnr"], state.step
+                        save(metrics)
+                    if ranks.anyone(_out_of_patience(state, recipe)):
+                        reason = f"no better PSNR than {state.best:.3f} dB since step {state.best_step}"
+                        log({"event": "stop", "step": state.step, "reason": reason})
+                        return Result(_path(out, state.step), metrics, finished=True)
+        if ranks.first and not _path(out, state.step).exists():
+            save({})
         ranks.wait()
-        return Result(path, metrics, state.step >= recipe.steps)
+        return Result(_path(out, state.step), metrics, state.step >= recipe.steps)
 
 
 def load_pairs(folder: Path, scale: int) -> list[Pair]:
@@ -252,14 +256,14 @@ def _resume(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     if state.discriminator is not None and state.optimizer_d is not None:
         state.discriminator.load_state_dict(saved["discriminator"])
         state.optimizer_d.load_state_dict(saved["optimizer_d"])
-    state.step, state.skipped = saved["step"], saved["skipped"]
+    for name in COUNTS:
+        setattr(state, name, saved[name])
     return state
 
 
 def _save_state(state: TrainState, out: Path) -> None:
     content = {
-        "step": state.step,
-        "skipped": state.skipped,
+        **{name: getattr(state, name) for name in COUNTS},
         "generator": state.generator.state_dict(),
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
@@ -268,6 +272,31 @@ def _save_state(state: TrainState, out: Path) -> None:
     }
     with replacing(out / "state.pt") as temporary:
         torch.save(content, temporary)
+
+
+def _save_network(
+    state: TrainState, recipe: Recipe, pictures: Pictures, metrics: Mapping[str, float], out: Path
+) -> None:
+    """Write the averaged network, and remove those that are neither among the last nor the best."""
+    about = {
+        "trained_by": f"upscale {__version__}",
+        "step": state.step,
+        "recipe": to_toml(recipe),
+        "data": pictures.digest,
+        "metrics": {name: round(value, 4) for name, value in metrics.items()},
+    }
+    save_generator(_path(out, state.step), _averaged(state), about, torch.float16)
+    for path in sorted(out.glob("generator-*.safetensors"))[: -recipe.keep]:
+        if path != _path(out, state.best_step):
+            path.unlink()
+
+
+def _path(out: Path, step: int) -> Path:
+    return out / f"generator-{step:07d}.safetensors"
+
+
+def _out_of_patience(state: TrainState, recipe: Recipe) -> bool:
+    return recipe.patience is not None and state.step - state.best_step >= recipe.patience * recipe.valid_every
 
 
 def _averaged(state: TrainState) -> Generator:

@@ -101,13 +101,18 @@ class Recipe:
     seed: int = 0
     log_every: int = 50
     valid_every: int = 1000
+    """Steps between validations; at each, the run is saved and so is its network."""
+    keep: int = 3
+    """How many of the networks saved last are kept, beside the best."""
+    patience: int | None = None
+    """Stop after so many validations without a better PSNR."""
 
     def __post_init__(self) -> None:
         for name in self.losses:
             if name not in (*LOSSES, PERCEPTUAL):
                 hint = did_you_mean(name, (*LOSSES, PERCEPTUAL))
                 raise ValueError(f"unknown loss {name!r}" + (f"; {hint}" if hint else ""))
-        for name in ("steps", "log_every", "valid_every"):
+        for name in ("steps", "log_every", "valid_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
         if (self.discriminator is None) != (self.gan is None):

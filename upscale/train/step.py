@@ -27,6 +27,9 @@ class TrainState:
     optimizer: Optimizer
     discriminator: nn.Module | None = None
     optimizer_d: Optimizer | None = None
+    best: float = float("-inf")
+    """The highest PSNR that a validation gave, in dB, and the step at which it did."""
+    best_step: int = 0
     skipped: int = 0
     """Updates left out because the generator's gradient was not finite."""
 

@@ -1,0 +1,274 @@
+"""Batches: nothing twice, nothing half, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from tests.conftest import picture
+from upscale.batch import pipeline
+from upscale.batch.journal import Journal, Source
+from upscale.batch.pipeline import Done, Ended, Failed, Settings, Skipped
+from upscale.batch.plan import Job, Naming, plan
+from upscale.engine import Upscaler
+from upscale.errors import DiskFull, OutputExists
+from upscale.files import part_prefix
+from upscale.images import Image, Provenance, read_image
+from upscale.images import write as write_module
+from upscale.models import build
+from upscale.options import Measure, Precision, Target, Tiling
+
+X2 = Settings(target=Target.parse("2"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures, of 2x2 pixels more each, and a file that is none."""
+    source = tmp_path / "in"
+    source.mkdir()
+    for index in range(3):
+        PILImage.fromarray(picture(8 + 2 * index, 8)).save(source / f"{index}.png")
+    (source / "bad.png").write_text("text")
+    return source
+
+
+def upscaler() -> Upscaler:
+    return Upscaler([build({"arch": "bicubic"}, "test")], torch.device("cpu"), Precision.FP32, Tiling())
+
+
+def jobs_of(folder: Path, settings: Settings = X2, *, force: bool = False) -> list[Job]:
+    return plan([str(folder)], folder.with_name("out"), settings.target, Naming(), force=force)
+
+
+def run(jobs: Sequence[Job], settings: Settings = X2, *, retry_failed: bool = False, redo: bool = False) -> list[Ended]:
+    ended: list[Ended] = []
+    pipeline.run(
+        jobs,
+        upscaler(),
+        settings,
+        on_tile=lambda job, done, total: None,
+        on_end=ended.append,
+        retry_failed=retry_failed,
+        redo=redo,
+    )
+    return ended
+
+
+def kinds(ended: Sequence[Ended]) -> list[type]:
+    return [type(each) for each in ended]
+
+
+def test_results_come_in_the_order_of_the_jobs_and_a_failure_is_its_own(folder: Path) -> None:
+    ended = run(jobs_of(folder))
+    assert [each.job.source.name for each in ended] == ["0.png", "1.png", "2.png", "bad.png"]
+    assert kinds(ended) == [Done, Done, Done, Failed]
+    for index in range(3):
+        with PILImage.open(folder.with_name("out") / f"{index}.png") as result:
+            assert result.size == (16, 16 + 4 * index)
+
+
+def test_a_second_run_does_only_what_changed(folder: Path) -> None:
+    run(jobs_of(folder))
+    ended = run(jobs_of(folder))
+    assert kinds(ended) == [Skipped, Skipped, Skipped, Failed]
+    assert isinstance(ended[3], Failed)
+    assert ended[3].earlier
+    assert "not an image" in ended[3].error.message
+    PILImage.fromarray(picture(8, 8, seed=5)).save(folder / "0.png")  # new bytes under an old name
+    (folder.with_name("out") / "1.png").unlink()
+    assert kinds(run(jobs_of(folder))) == [Done, Done, Skipped, Failed]
+    assert kinds(run(jobs_of(folder), replace(X2, strip=True))) == [Done, Done, Done, Failed]
+    assert kinds(run(jobs_of(folder, force=True), replace(X2, strip=True), redo=True)) == [Done, Done, Done, Failed]
+
+
+def test_touching_a_source_does_not_make_it_new(folder: Path) -> None:
+    run(jobs_of(folder))
+    os.utime(folder / "0.png", (1, 1))
+    assert kinds(run(jobs_of(folder)))[0] is Skipped
+
+
+def test_retry_failed_does_nothing_else(folder: Path) -> None:
+    (folder / "bad.png").unlink()
+    PILImage.fromarray(picture(8, 8)).save(folder / "bad.png")
+    good = (folder / "bad.png").read_bytes()
+    (folder / "bad.png").write_bytes(good[:60])
+    run(jobs_of(folder)[1:])
+    assert kinds(run(jobs_of(folder), retry_failed=True)) == [Skipped, Skipped, Skipped, Failed]
+    assert not (folder.with_name("out") / "0.png").exists()
+
+
+def test_a_result_that_was_touched_is_not_replaced(folder: Path) -> None:
+    run(jobs_of(folder))
+    (folder.with_name("out") / "1.png").write_bytes(b"edited")
+    with pytest.raises(OutputExists, match=r"1\.png: exists already"):
+        jobs_of(folder)
+
+
+def test_what_another_run_works_on_is_left_to_it(folder: Path) -> None:
+    out = folder.with_name("out")
+    script = (
+        "import sys; from pathlib import Path; from upscale.batch.journal import Journal;"
+        "j = Journal(Path(sys.argv[1])); print(j.claim(Path(sys.argv[1]) / '0.png'), flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline().strip() == "True"
+        journal = Journal(out)
+        assert not journal.claim(out / "0.png")
+        assert journal.claim(out / "1.png")
+        journal.close()
+        ended: list[Ended] = []
+
+        def on_end(each: Ended) -> None:
+            ended.append(each)
+            if len(ended) == 3:  # all but the claimed one: now the other process dies
+                other.kill()
+
+        pipeline.run(jobs_of(folder), upscaler(), X2, on_tile=lambda job, done, total: None, on_end=on_end)
+    assert [each.job.source.name for each in ended] == ["1.png", "2.png", "bad.png", "0.png"]
+    assert isinstance(ended[-1], Done)
+
+
+def test_a_killed_run_is_finished_by_the_next(folder: Path) -> None:
+    for index in range(3, 9):
+        PILImage.fromarray(picture(64, 64, seed=index)).save(folder / f"{index}.png")
+    out = folder.with_name("out")
+    command = [sys.executable, "-m", "upscale", str(folder), "-o", str(out), "-m", "bicubic", "-x", "4", "--json"]
+    done: list[str] = []
+    for kill_after in (1, 3, None):
+        ended = 0
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line)
+                if event["event"] == "done":
+                    done.append(Path(event["output"]).name)
+                    ended += 1
+                    if ended == kill_after:
+                        process.kill()
+                        break
+        assert process.returncode == (1 if kill_after is None else -signal.SIGKILL)
+    assert sorted(path.name for path in out.iterdir()) == [".upscale", *(f"{index}.png" for index in range(9))]
+    notes = [json.loads(line) for line in (out / ".upscale" / "journal.jsonl").read_text().splitlines()]
+    finished = [note["output"] for note in notes if note["status"] == "done"]
+    assert len(finished) == len(set(finished)) == 9
+
+
+def test_a_line_that_a_kill_cut_short_is_skipped(folder: Path) -> None:
+    run(jobs_of(folder))
+    path = folder.with_name("out") / ".upscale" / "journal.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"output": "2.png", "sta')
+    PILImage.fromarray(picture(8, 8, seed=5)).save(folder / "0.png")
+    assert kinds(run(jobs_of(folder))) == [Done, Skipped, Skipped, Failed]
+    assert kinds(run(jobs_of(folder))) == [Skipped, Skipped, Skipped, Failed]
+
+
+def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
+    out = folder.with_name("out")
+    out.mkdir()
+    journal = Journal(out)
+    journal.note(journal.entry(out / "0.png", "begun", Source.of(folder / "0.png"), ""))
+    journal.close()
+    stale = out / f"{part_prefix(out / '0.png')}01234567.part.png"
+    other = out / f"{part_prefix(out / 'x.png')}01234567.part.png"  # of a process that may be alive
+    stale.write_bytes(b"half")
+    other.write_bytes(b"half")
+    run(jobs_of(folder))
+    assert not stale.exists()
+    assert other.exists()
+
+
+def test_processes_that_share_a_folder_do_each_picture_once(folder: Path) -> None:
+    for index in range(3, 12):
+        PILImage.fromarray(picture(64, 64, seed=index)).save(folder / f"{index}.png")
+    out = folder.with_name("out")
+    command = [sys.executable, "-m", "upscale", str(folder), "-o", str(out), "-m", "bicubic", "-x", "4", "--json"]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    done: list[str] = []
+    for worker in workers:
+        events = [json.loads(line) for line in worker.communicate()[0].splitlines()]
+        done += [Path(event["output"]).name for event in events if event["event"] == "done"]
+        assert worker.returncode == 1  # bad.png
+    assert sorted(done) == sorted(f"{index}.png" for index in range(12))
+
+
+def test_a_full_disk_stops_the_run_and_is_not_held_against_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with monkeypatch.context() as patch:
+        patch.setitem(write_module._WRITERS, "PNG", full)
+        with pytest.raises(DiskFull):
+            run(jobs_of(folder))
+    assert kinds(run(jobs_of(folder))) == [Done, Done, Done, Failed]
+
+
+def test_time_of_modification_is_kept(folder: Path) -> None:
+    os.utime(folder / "0.png", (1_000_000, 2_000_000))
+    run(jobs_of(folder))
+    assert (folder.with_name("out") / "0.png").stat().st_mtime == 2_000_000
+
+
+def test_large_pictures_are_copied_or_left_out(folder: Path) -> None:
+    settings = Settings(target=Target.parse("10", Measure.HEIGHT))
+    ended = run(jobs_of(folder, settings), settings)
+    assert [getattr(each, "size", None) for each in ended] == [(10, 10), (10, 8), (12, 8), None]
+    assert (folder.with_name("out") / "2.png").read_bytes() == (folder / "2.png").read_bytes()
+    other = replace(settings, skip_large=True)
+    assert kinds(run(jobs_of(folder, other), other))[:3] == [Done, Skipped, Skipped]
+
+
+def test_provenance_is_noted_unless_stripped(folder: Path) -> None:
+    made = Provenance(tool="upscale 1", model="bicubic", weights=(), settings="x2")
+    run(jobs_of(folder), replace(X2, provenance=made))
+    out = folder.with_name("out") / "0.png"
+    assert b'upscale:Model="bicubic"' in (read_image(out).metadata.xmp or b"")
+    run(jobs_of(folder), replace(X2, provenance=made, strip=True))
+    assert read_image(out).metadata.xmp is None
+
+
+def test_no_more_than_a_few_pictures_are_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(3, 20):
+        PILImage.fromarray(picture(8, 8)).save(folder / f"{index}.png")
+    (folder / "bad.png").unlink()
+    read, most = 0, 0
+    ended: list[Ended] = []
+
+    def counting(path: Path) -> Image:
+        nonlocal read, most
+        read += 1
+        most = max(most, read - len(ended))
+        return read_image(path)
+
+    monkeypatch.setattr(pipeline, "read_image", counting)
+    pipeline.run(jobs_of(folder), upscaler(), X2, on_tile=lambda job, done, total: None, on_end=ended.append)
+    assert len(ended) == 20
+    assert most <= pipeline.READ_AHEAD + 1 + 3
+
+
+def test_a_disc_on_transparent_black_has_no_dark_ring(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:40, 0:40]
+    inside = np.hypot(y - 19.5, x - 19.5) < 14
+    pixels = np.where(inside[..., None], (200, 60, 40), 0).astype(np.uint8)
+    alpha = np.where(inside, 255, 0).astype(np.uint8)
+    PILImage.fromarray(np.dstack((pixels, alpha))).save(tmp_path / "disc.png")
+    run(plan([str(tmp_path / "disc.png")], None, X2.target, Naming()))
+    image = read_image(tmp_path / "disc_x2.png")
+    assert image.alpha is not None
+    edge = image.pixels[image.alpha > 0].astype(int)
+    assert np.abs(edge - (200, 60, 40)).max() <= 2

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image as PILImage
+
+from tests.conftest import picture
+from upscale.batch.plan import Naming, plan
+from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
+from upscale.options import Measure, Target
+
+X2 = Target.parse("2")
+
+
+def save(path: Path, height: int = 12, width: int = 10) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray(picture(height, width)).save(path)
+    return path
+
+
+def test_beside_the_source_the_factor_is_in_the_name(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.jpg")
+    (job,) = plan([str(source)], None, X2, Naming())
+    assert (job.output, job.root, job.size) == (tmp_path / "a_x2.jpg", None, (12, 10))
+
+
+def test_a_folder_keeps_its_tree_and_names(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png")
+    save(tmp_path / "in" / "sub" / "b.tga")
+    save(tmp_path / "in" / ".hidden.png")
+    jobs = plan([str(tmp_path / "in")], None, X2, Naming())
+    assert [job.output for job in jobs] == [tmp_path / "in_x2" / "a.png", tmp_path / "in_x2" / "sub" / "b.png"]
+    assert {job.root for job in jobs} == {tmp_path / "in_x2"}
+    flat = plan([str(tmp_path / "in")], None, X2, Naming(), recursive=False)
+    assert [job.source.name for job in flat] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("template", "target", "name"),
+    [
+        ("{stem}_{scale}x{ext}", X2, "a_2x.png"),
+        ("{stem}-{width}x{height}", X2, "a-20x24.png"),
+        ("{model}_{stem}.webp", X2, "net_a.webp"),
+        ("{stem}_{scale}", Target.parse("100", Measure.LONG), "a_100l.png"),
+    ],
+)
+def test_templates(tmp_path: Path, template: str, target: Target, name: str) -> None:
+    source = save(tmp_path / "a.png")
+    (job,) = plan([str(source)], tmp_path / "out", target, Naming(template=template, model="dir/net.pth"))
+    assert job.output == tmp_path / "out" / name
+
+
+@pytest.mark.parametrize("template", ["{what}", "{stem", "{0}", "sub/{stem}", "..", "{stem.x}"])
+def test_impossible_templates(template: str) -> None:
+    with pytest.raises(UsageError, match="--name"):
+        Naming(template=template)
+
+
+def test_two_sources_of_one_result_are_refused(tmp_path: Path) -> None:
+    for name in ("one/a.png", "two/a.png"):
+        save(tmp_path / name)
+    with pytest.raises(OutputExists, match="would become this file"):
+        plan([str(tmp_path / "one" / "a.png"), str(tmp_path / "two" / "a.png")], tmp_path / "out", X2, Naming())
+
+
+def test_an_input_is_never_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    with pytest.raises(OutputExists, match="is an input"):
+        plan([str(tmp_path)], tmp_path, X2, Naming(), force=True)
+
+
+def test_limits_of_formats_are_found_before_work(tmp_path: Path) -> None:
+    source = save(tmp_path / "wide.png", 1, 1000)
+    with pytest.raises(UnsupportedFormat, match="17000x17 is more than the 16383 pixels that WEBP holds"):
+        plan([str(source)], None, Target.parse("17"), Naming(suffix=".webp"))
+
+
+def test_the_limit_of_enlargement_is_found_before_work(tmp_path: Path) -> None:
+    source = save(tmp_path / "small.png")
+    with pytest.raises(InputError, match="enlarged 1000 times"):
+        plan([str(source)], None, Target.parse("10000", Measure.WIDTH), Naming())

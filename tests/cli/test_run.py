@@ -1,0 +1,154 @@
+"""``upscale INPUTS...``: options that say what comes out, and streams."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from tests.conftest import picture
+from upscale.cli import main
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Run the program in ``tmp_path`` with bicubic interpolation; return exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    PILImage.fromarray(picture(12, 10)).save(tmp_path / "a.png")
+
+    def run(*arguments: str) -> Outcome:
+        with pytest.raises(SystemExit) as caught:
+            main([*arguments, "-m", "bicubic"])
+        streams = capsys.readouterr()
+        return int(caught.value.code or 0), streams.out, streams.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "size"),
+    [
+        (["-x", "2.5"], "a_x2.5.png", (25, 30)),
+        (["--width", "30"], "a_30w.png", (30, 36)),
+        (["--height", "30"], "a_30h.png", (25, 30)),
+        (["--long", "24"], "a_24l.png", (20, 24)),
+        (["--short", "20"], "a_20s.png", (20, 24)),
+        (["--megapixels", "0.00048"], "a_0.00048mp.png", (20, 24)),
+        (["--fit", "20x100"], "a_20x100.png", (20, 24)),
+        (["--at-least", "20x100"], "a_20x100.png", (83, 100)),
+        (["--outscale", "2"], "a_x2.png", (20, 24)),
+        (["-s", "2", "--suffix", "out"], "a_out.png", (20, 24)),
+        (["-x", "2", "--name", "{stem}_{scale}x{ext}"], "a_2x.png", (20, 24)),
+        (["-x", "2", "-g", "-1", "-j", "1:2:2", "-t", "0"], "a_x2.png", (20, 24)),
+        (["-x", "2", "--fit", "3x3"], None, None),
+        (["--fit", "3"], None, None),
+        (["--width", "2.5"], None, None),
+        (["--name", "{nothing}"], None, None),
+        (["--background", "no-colour"], None, None),
+        (["-dn", "0.5"], None, None),
+        (["-g", "first"], None, None),
+        (["-j", "many"], None, None),
+    ],
+)
+def test_sizes_and_names(
+    run: Callable[..., Outcome], tmp_path: Path, arguments: list[str], name: str | None, size: tuple[int, int] | None
+) -> None:
+    code, out, err = run("a.png", *arguments)
+    if name is None:
+        assert code == 2
+        assert err.startswith("error: --")
+        assert "hint: " in err
+        assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    else:
+        assert (code, out.strip()) == (0, name)
+        with PILImage.open(tmp_path / name) as result:
+            assert result.size == size
+
+
+def test_habits_of_other_tools(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert run("-i", "a.png", "-o", "out", "-s", "2", "-f", "jpg")[0] == 0
+    assert (tmp_path / "out" / "a.jpg").exists()
+
+
+def test_a_list_of_inputs(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    PILImage.fromarray(picture(8, 8)).save(tmp_path / "b c.png")
+    (tmp_path / "list.txt").write_text("a.png\n\nb c.png\n")
+    code, out, _ = run("--list", "list.txt", "-x", "2")
+    assert code == 0
+    assert out.split("\n")[:2] == ["a_x2.png", "b c_x2.png"]
+    assert run("--list", "gone.txt")[0] == 1
+
+
+def test_no_picture_is_named(run: Callable[..., Outcome]) -> None:
+    code, _, err = run("-x", "2")
+    assert code == 2
+    assert "no picture is named" in err
+
+
+def test_pictures_through_pipes(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    PILImage.fromarray(picture(12, 10)).save(data, "BMP")
+    command = [sys.executable, "-m", "upscale", "-", "-x", "2", "-m", "bicubic"]
+    done = subprocess.run(
+        [*command, "-f", "webp"], input=data.getvalue(), capture_output=True, check=True, cwd=tmp_path
+    )
+    with PILImage.open(io.BytesIO(done.stdout)) as result:
+        assert (result.format, result.size) == ("WEBP", (20, 24))
+    failed = subprocess.run(command, input=b"text", capture_output=True, check=False, cwd=tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, b"")
+    assert b"not an image" in failed.stderr
+
+
+def test_dry_run_says_everything_and_does_nothing(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    code, out, err = run("a.png", "-x", "2", "--dry-run")
+    assert code == 0
+    assert out.strip() == "a.png 10x12 -> a_x2.png 20x24"
+    assert "1 pictures" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    (start, planned) = [json.loads(line) for line in run("a.png", "-x", "2", "--dry-run", "--json")[1].splitlines()]
+    assert start == {"event": "start", "schema": 1, "version": start["version"], "pictures": 1}
+    assert (planned["event"], planned["width"], planned["height"]) == ("plan", 20, 24)
+
+
+def test_events(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "bad.png").write_text("text")
+
+    def events() -> list[dict[str, object]]:
+        code, out, _ = run("in", "-x", "2", "--json")
+        assert code == 1
+        return [json.loads(line) for line in out.splitlines()]
+
+    assert [event["event"] for event in events()] == ["start", "tile", "done", "failed", "end"]
+    again = events()
+    assert [event["event"] for event in again] == ["start", "skipped", "failed", "end"]
+    assert again[1]["reason"] == "unchanged"
+    assert again[2]["earlier"] is True
+    assert again[3] == {"event": "end", "done": 0, "skipped": 1, "failed": 1}
+
+
+def test_results_say_how_they_were_made_unless_asked_not_to(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    run("a.png", "-x", "2")
+    assert b'upscale:Model="bicubic"' in (tmp_path / "a_x2.png").read_bytes()
+    run("a.png", "-x", "3", "--no-provenance")
+    assert b"upscale:" not in (tmp_path / "a_x3.png").read_bytes()
+
+
+def test_background(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    clear = np.zeros((12, 10, 4), np.uint8)
+    PILImage.fromarray(clear).save(tmp_path / "clear.png")
+    code, _, err = run("clear.png", "-x", "2", "-f", "jpg", "--background", "#0000ff")
+    assert (code, err) == (0, "")
+    with PILImage.open(tmp_path / "clear_x2.jpg") as result:
+        assert np.abs(np.asarray(result).astype(int) - (0, 0, 255)).max() <= 2

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image as PILImage
+
+from tests.conftest import picture
+from upscale.images import read_image
+
+
+def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    PILImage.fromarray(picture(40, 40)).save(folder / "old.png")
+    whole = (folder / "old.png").read_bytes()
+    command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(out), "-m", "bicubic", "-x", "2"]
+    command += ["--interval", "0.3"]
+    for expected in (["old.png", "new.png"], []):  # started again, it has nothing to do
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("watching")
+            if expected:
+                assert process.stdout.readline().strip().endswith("old.png")
+                with (folder / "new.png").open("wb") as file:  # written slowly: longer than a look takes
+                    for start in range(0, len(whole), len(whole) // 8):
+                        file.write(whole[start : start + len(whole) // 8])
+                        file.flush()
+                        time.sleep(0.1)
+                assert process.stdout.readline().strip().endswith("new.png")
+            else:
+                time.sleep(1.5)
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert rest == ""
+        assert "error" not in errors
+    assert read_image(out / "new.png").pixels.shape == (80, 80, 3)

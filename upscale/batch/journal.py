@@ -1,0 +1,236 @@
+"""What is done in a folder of results, from which source and with which settings; what failed and why.
+
+The journal is ``.upscale/journal.jsonl`` in that folder: one JSON object per line, only ever appended to, the last line
+about a file is the one that counts. A line that a killed process left half-written is skipped. Beside it lies the file
+whose bytes are locked, one for each result in work: the locks of a process vanish with it, however it ends, so several
+runs, also of several machines on one file system, can share a folder without doing a picture twice.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import statistics
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from upscale.files import part_prefix
+
+FOLDER = ".upscale"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line of the journal: what became of one result."""
+
+    output: str
+    """Relative to the folder of results."""
+    status: Literal["begun", "done", "failed"]
+    source: str
+    source_state: tuple[int, ...] = ()
+    """Size, times of modification and change: while they are the same, the content is not read again."""
+    source_sha256: str = ""
+    settings: str = ""
+    output_state: tuple[int, ...] = ()
+    """Size and time of modification of the result."""
+    seconds: float = 0.0
+    """That the network took."""
+    pixels: int = 0
+    """Of the result."""
+    error: str = ""
+    hint: str | None = None
+
+
+class Journal:
+    """The journal of one folder of results. Made when something is noted, not before."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.entries: dict[str, Entry] = {}
+        self._read = 0  # bytes
+        self._files: tuple[int, int] | None = None  # the journal and the locks
+        self._mutex = threading.Lock()
+
+    def refresh(self) -> None:
+        """Read what was noted since the last time, by whomever."""
+        with self._mutex:
+            try:
+                with (self.root / FOLDER / "journal.jsonl").open("rb") as file:
+                    file.seek(self._read)
+                    data = file.read()
+            except OSError:
+                return
+            whole = data[: data.rfind(b"\n") + 1]
+            self._read += len(whole)
+            for line in whole.splitlines():
+                entry = _parse(line)
+                if entry is not None:
+                    self.entries[entry.output] = entry
+
+    def find(self, output: Path) -> Entry | None:
+        """Return the last entry about ``output``."""
+        return self.entries.get(self._key(output))
+
+    def made(self, output: Path) -> bool:
+        """Tell whether ``output`` is as a run left it, so that another may replace it."""
+        entry = self.find(output)
+        return entry is not None and (entry.status == "begun" or entry.output_state == output_state(output))
+
+    def claim(self, output: Path) -> bool:
+        """Reserve ``output`` for this process, until ``release``; False: another one works on it."""
+        _, locks = self._open()
+        return _lock(locks, self._position(output))
+
+    def tidy(self, output: Path) -> None:
+        """Remove what a killed process left of ``output``, which this one has claimed."""
+        entry = self.find(output)
+        if entry is not None and entry.status == "begun":
+            for part in output.parent.glob(f"{glob.escape(part_prefix(output))}*"):
+                part.unlink(missing_ok=True)
+
+    def release(self, output: Path) -> None:
+        """Give up the claim on ``output``."""
+        _, locks = self._open()
+        _unlock(locks, self._position(output))
+
+    def note(self, entry: Entry) -> None:
+        """Append ``entry``; it is on its way to the disk when this returns."""
+        journal, _ = self._open()
+        line = json.dumps(asdict(entry), ensure_ascii=True).encode() + b"\n"
+        os.write(journal, line)  # one call, so that lines of several processes do not mix
+
+    def entry(self, output: Path, status: Literal["begun", "done", "failed"], source: Source, settings: str) -> Entry:
+        """Return an entry to be noted; a result of earlier settings stays known until there is another."""
+        before = self.find(output)
+        return Entry(
+            output=self._key(output),
+            status=status,
+            source=str(source.path),
+            source_state=source.state,
+            source_sha256=source.sha256,
+            settings=settings,
+            output_state=() if before is None else before.output_state,
+        )
+
+    def pace(self) -> float | None:
+        """Return the seconds that a megapixel of result took so far, None if nothing is done yet."""
+        paces = [entry.seconds / entry.pixels * 1e6 for entry in self.entries.values() if entry.pixels]
+        return statistics.median(paces) if paces else None
+
+    def close(self) -> None:
+        """Let go of files and claims."""
+        if self._files is not None:
+            for file in self._files:
+                os.close(file)
+            self._files = None
+
+    def _key(self, output: Path) -> str:
+        return output.relative_to(self.root).as_posix()
+
+    def _position(self, output: Path) -> int:
+        digest = hashlib.sha256(self._key(output).encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:4], "big") >> 1  # 31 bits: every system locks bytes of that position
+
+    def _open(self) -> tuple[int, int]:
+        with self._mutex:
+            if self._files is None:
+                folder = self.root / FOLDER
+                folder.mkdir(parents=True, exist_ok=True)
+                binary = getattr(os, "O_BINARY", 0)
+                path = folder / "journal.jsonl"
+                journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o644)
+                if not _ends_with_newline(path):  # a killed process began that line
+                    os.write(journal, b"\n")
+                locks = os.open(folder / "locks", os.O_RDWR | os.O_CREAT | binary, 0o644)
+                self._files = journal, locks
+            return self._files
+
+
+@dataclass(slots=True)
+class Source:
+    """A source file, read for its hash only if it must be."""
+
+    path: Path
+    state: tuple[int, ...]
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """Look at ``path``; raise OSError if it is not there."""
+        stat = path.stat()
+        return cls(path, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+    def is_that_of(self, entry: Entry) -> bool:
+        """Tell whether the content is what ``entry`` was made from."""
+        if self.state == entry.source_state:
+            self.sha256 = entry.source_sha256
+            return True
+        return self.state[0] == entry.source_state[0] and self.hash() == entry.source_sha256
+
+    def hash(self) -> str:
+        """Return the sha256 of the content."""
+        if not self.sha256:
+            with self.path.open("rb") as file:
+                self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return self.sha256
+
+
+def output_state(path: Path) -> tuple[int, ...] | None:
+    """Return what tells whether ``path`` was touched; None: it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return (stat.st_size, stat.st_mtime_ns)
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        fields = json.loads(line)
+        fields["source_state"] = tuple(fields["source_state"])
+        fields["output_state"] = tuple(fields["output_state"])
+        return Entry(**fields)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: int, position: int) -> bool:
+        os.lseek(file, position, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(file: int, position: int) -> None:
+        os.lseek(file, position, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: int, position: int) -> bool:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
+        except (BlockingIOError, PermissionError):  # which of them, differs from system to system
+            return False
+        return True
+
+    def _unlock(file: int, position: int) -> None:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, position)

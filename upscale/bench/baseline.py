@@ -1,0 +1,91 @@
+"""Compare a run with an earlier one: the gate against regressions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from upscale.bench.result import Result
+from upscale.bench.speed import Timing
+from upscale.errors import InputError
+
+TOLERANCES = {"psnr": 0.03, "ssim": 0.001}
+"""How much lower a mean may be. Reordered sums move PSNR by thousandths of a dB; 0.05 dB is a worse picture."""
+SPEED_TOLERANCE = 0.07
+"""How much more work, relative to a matmul beside it, all sizes of a network may take in the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One figure now and then."""
+
+    what: str
+    before: float
+    after: float
+    text: str
+    regressed: bool
+
+
+def compare(result: Result, baseline: Mapping[str, Any], name: str) -> list[Difference]:
+    """Return how ``result`` differs from ``baseline``, a result read from the file ``name``.
+
+    Raises:
+        InputError: another protocol or other pictures, or something that the baseline has and this run has not: a gate
+            that compares nothing would always be open.
+    """
+    for key in ("protocol", "data"):
+        if baseline["about"].get(key) != result.about[key]:
+            raise InputError(
+                f"{name}: made with another {key}: {baseline['about'].get(key)}, now {result.about[key]}",
+                "compare equal runs, or make a new baseline with --json",
+            )
+    differences = _quality(result, baseline, name)
+    if result.timings and baseline["timings"]:
+        differences += _speed(result, baseline, name)
+    return differences
+
+
+def _quality(result: Result, baseline: Mapping[str, Any], name: str) -> list[Difference]:
+    now = {(summary.dataset, summary.scale, summary.model): summary.means for summary in result.summaries}
+    differences = []
+    for then in baseline["summaries"]:
+        key = (then["dataset"], then["scale"], then["model"])
+        what = f"{key[0]} x{key[1]} {key[2]}"
+        if key not in now:
+            raise InputError(f"{name}: has {what}, this run has not", "measure the same networks and scales")
+        for metric, tolerance in TOLERANCES.items():
+            before, after = then["means"].get(metric), now[key].get(metric)
+            if before is None:
+                continue
+            if after is None:
+                raise InputError(f"{what}: has no mean of {metric} any more; {name} has {before}")
+            before = float(before)  # "inf" in the file
+            change = 0.0 if before == after else after - before
+            text = f"{metric} {before:.4f} -> {after:.4f} ({change:+.4f})"
+            differences.append(Difference(f"{what} {metric}", before, after, text, change < -tolerance))
+    return differences
+
+
+def _speed(result: Result, baseline: Mapping[str, Any], name: str) -> list[Difference]:
+    if baseline["about"].get("device") != result.about["device"]:
+        raise InputError(
+            f"{name}: timed on {baseline['about'].get('device')}, now on {result.about['device']}",
+            "leave out --speed, or make a new baseline on this machine",
+        )
+    now = {timing.key: timing for timing in result.timings}
+    ratios: dict[str, list[float]] = {}
+    for fields in baseline["timings"]:
+        then = Timing(**fields)
+        if then.key not in now:
+            what = f"{then.model} x{then.scale} at {then.size} pixels in {then.precision}, tile {then.tile}"
+            raise InputError(f"{name}: has times of {what}, this run has not", "time the same networks and sizes")
+        group = f"{then.model} x{then.scale} {then.precision} tile {then.tile}"
+        ratios.setdefault(group, []).append(now[then.key].work / then.work)
+    differences = []
+    for group, found in ratios.items():
+        ratio = math.exp(sum(map(math.log, found)) / len(found))
+        text = f"work relative to a matmul {ratio - 1:+.1%} over {len(found)} sizes"
+        differences.append(Difference(f"{group} speed", 1.0, ratio, text, ratio > 1 + SPEED_TOLERANCE))
+    return differences

@@ -1,0 +1,163 @@
+"""What the user sees of a run: lines, progress bars and a summary, or JSON events.
+
+``--json`` prints one JSON object per line (NDJSON) on standard output, everything else goes to standard error. Each has
+``event``; fields may be added, and ``schema`` in the first event is raised when one changes its meaning or goes:
+
+- ``start``: ``schema`` (1), ``version``, ``pictures``.
+- ``plan``, for each picture, with ``--dry-run`` only: ``input``, ``output``, ``width``, ``height``, ``bytes`` (of the
+  result, estimated) and ``seconds`` (estimated, null without a journal to learn from); sizes are null where the file
+  must be decoded to tell.
+- ``tile``: ``input``, ``done``, ``total``.
+- ``done``: ``input``, ``output``, ``width``, ``height``, ``seconds``, ``tiles``, ``tile_size``, ``float32_tiles``,
+  ``notices``; ``seconds`` and the tiles are 0 for a picture that was large enough and copied.
+- ``skipped``: ``input``, ``output``, ``reason``.
+- ``failed``: ``input``, ``error``, ``hint``, ``earlier`` (in an earlier run, not tried again).
+- ``end``: ``done``, ``skipped``, ``failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from upscale import __version__
+from upscale.cli import console
+
+if TYPE_CHECKING:
+    from upscale.batch.pipeline import Done, Ended, Failed
+    from upscale.batch.plan import Job
+
+SCHEMA = 1
+
+
+class Report:
+    """Tells the user of the pictures of a run as they end."""
+
+    def __init__(self, total: int, *, json: bool, quiet: bool, verbose: bool) -> None:
+        self.json, self.quiet, self.verbose = json, quiet, verbose
+        self.done = 0
+        self.skipped = 0
+        self.failed: list[Failed] = []
+        self.total = total
+        self.bars = console.progress(quiet=quiet or json)
+        self._files = self.bars.add_task("pictures", total=total, unit="pictures", visible=total > 1)
+        self._tiles = self.bars.add_task("", total=None, unit="tiles")
+        if json:
+            console.event({"event": "start", "schema": SCHEMA, "version": __version__, "pictures": total})
+
+    def on_tile(self, job: Job, done: int, total: int) -> None:
+        """Show how far the picture of ``job`` is."""
+        self.bars.update(self._tiles, description=job.source.name, completed=done, total=total)
+        if self.json:
+            console.event({"event": "tile", "input": str(job.source), "done": done, "total": total})
+
+    def on_end(self, ended: Ended) -> None:
+        """Show how a picture ended."""
+        from upscale.batch.pipeline import Failed, Skipped
+
+        self.bars.advance(self._files)
+        job = ended.job
+        if isinstance(ended, Failed):
+            self.failed.append(ended)
+            if self.json:
+                error = {"error": ended.error.message, "hint": ended.error.hint, "earlier": ended.earlier}
+                console.event({"event": "failed", "input": str(job.source), **error})
+            elif not ended.earlier:
+                console.error_line(ended.error, str(job.source))
+        elif isinstance(ended, Skipped):
+            self.skipped += 1
+            if self.json:
+                facts = {"output": str(job.output), "reason": ended.reason}
+                console.event({"event": "skipped", "input": str(job.source), **facts})
+            elif self.verbose:
+                console.err.print(f"{job.output}: {ended.reason}", markup=False)
+        else:
+            self.done += 1
+            self._show(ended)
+
+    def _show(self, ended: Done) -> None:
+        job, result, (height, width) = ended.job, ended.result, ended.size
+        notices = list(ended.notices)
+        if result is not None and result.float32_tiles:
+            notices.append(f"{result.float32_tiles} of {result.tiles} tiles overflowed and were done in float32")
+        if self.json:
+            facts = {
+                "seconds": 0 if result is None else round(result.seconds, 3),
+                "width": width,
+                "height": height,
+                "tiles": 0 if result is None else result.tiles,
+                "tile_size": 0 if result is None else result.tile_size,
+                "float32_tiles": 0 if result is None else result.float32_tiles,
+                "notices": notices,
+            }
+            console.event({"event": "done", "input": str(job.source), "output": str(job.output), **facts})
+            return
+        if not self.quiet:
+            for text in notices:
+                console.notice(f"{job.source}: {text}")
+            console.out.print(str(job.output), markup=False)
+        if self.verbose and result is not None:
+            console.err.print(
+                f"  {width}x{height}, {result.tiles} tiles of {result.tile_size}, {result.seconds:.1f} s", markup=False
+            )
+
+    def summary(self) -> None:
+        """Show how many pictures ended how, and which failed."""
+        if self.json:
+            counts = {"done": self.done, "skipped": self.skipped, "failed": len(self.failed)}
+            console.event({"event": "end", **counts})
+            return
+        earlier = any(failure.earlier for failure in self.failed)
+        if (self.total > 1 or earlier) and (self.failed or self.skipped) and not (self.quiet and not self.failed):
+            skipped = f"{self.skipped} skipped, " if self.skipped else ""
+            console.err.print(f"{self.done} done, {skipped}{len(self.failed)} failed", style="bold")
+        if self.failed and (self.total > 1 or earlier):
+            table = Table(box=None, show_header=False, padding=(0, 2))
+            for failure in self.failed:
+                reason = failure.error.message.removeprefix(f"{failure.job.source}: ")
+                table.add_row(Text(str(failure.job.source)), Text(reason))
+            console.err.print(table)
+        if earlier:
+            console.err.print("--retry-failed tries those again that failed in an earlier run", style="bold")
+
+
+def show_plan(jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace: float | None, *, json: bool) -> None:
+    """Print what would be done: ``sizes`` are height and width of the results, ``pace`` seconds a megapixel."""
+    from upscale.images import format_of
+
+    total_bytes, total_pixels, largest = 0, 0, 0
+    if json:
+        console.event({"event": "start", "schema": SCHEMA, "version": __version__, "pictures": len(jobs)})
+    for job, size in zip(jobs, sizes, strict=True):
+        pixels = 0 if size is None else size[0] * size[1]
+        estimate = round(pixels * format_of(job.output).bytes_per_pixel)
+        total_bytes += estimate
+        total_pixels += pixels
+        largest = max(largest, pixels)
+        if json:
+            facts = {
+                "input": str(job.source),
+                "output": str(job.output),
+                "height": None if size is None else size[0],
+                "width": None if size is None else size[1],
+                "bytes": None if size is None else estimate,
+                "seconds": None if pace is None else round(pace * pixels / 1e6, 1),
+            }
+            console.event({"event": "plan", **facts})
+        else:
+            there = "?" if job.size is None else f"{job.size[1]}x{job.size[0]}"
+            then = "?" if size is None else f"{size[1]}x{size[0]}"
+            console.out.print(f"{job.source} {there} -> {job.output} {then}", markup=False)
+    if not json:
+        time = "" if pace is None else f", about {pace * total_pixels / 1e6:.0f} s"
+        console.err.print(
+            f"{len(jobs)} pictures, {total_pixels / 1e6:.1f} megapixels{time}, about {total_bytes / 1e6:.0f} MB of disk"
+            f" and {largest * 3 * _IN_FLIGHT / 1e6:.0f} MB of memory beside the network's",
+            markup=False,
+        )
+
+
+_IN_FLIGHT = 4  # results that may be in memory at once: one being made, two being written, one on its way

@@ -1,0 +1,72 @@
+"""``upscale watch``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upscale.cli import console
+from upscale.cli.report import Report
+from upscale.cli.run import parse_target, settings_for
+from upscale.errors import InputError, UpscaleError
+from upscale.options import Measure
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="Folder to watch, with all its subfolders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")],
+    scale: Annotated[
+        str | None, typer.Option("--scale", "-x", "-s", metavar="N", help="Factor; default: the model's.")
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", "-n", metavar="NAME|FILE", help="Network.")] = "compact",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    format_: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="EXT", help="Write this format; default: the input's.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Lossy quality.")] = None,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between looks.")] = 2.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")] = False,
+) -> None:
+    """Enlarge the pictures of a folder, and each new one as soon as it is complete, until interrupted.
+
+    A picture is complete when its size and time do not change from one look to the next. What is done stays done over
+    restarts: the journal in the folder of results knows.
+    """
+    from upscale.batch import pipeline
+    from upscale.batch.plan import Naming, pictures, plan
+    from upscale.engine import load
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    wanted = parse_target({Measure.SCALE: scale})
+    naming = Naming(suffix=None if format_ is None else "." + format_.lower().removeprefix("."), model=model)
+    upscaler = load(model, device=device)
+    target = wanted or upscaler.native
+    settings = settings_for(model, upscaler, target, quality=quality)
+    console.err.print(f"watching {folder}; Ctrl-C ends", markup=False)
+    before: dict[Path, tuple[int, int]] = {}
+    handled: dict[Path, tuple[int, int]] = {}
+    try:
+        while True:
+            now = {}
+            for path in pictures(folder, output, recursive=True):
+                stat = path.stat()
+                now[path] = (stat.st_size, stat.st_mtime_ns)
+            complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
+            if complete:
+                try:
+                    planned = plan([str(folder)], output, target, naming)
+                    jobs = [job for job in planned if job.source in complete]
+                    report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
+                    with report.bars:
+                        pipeline.run(jobs, upscaler, settings, on_tile=report.on_tile, on_end=report.on_end)
+                except UpscaleError as error:
+                    console.error_line(error)
+                handled |= {path: now[path] for path in complete}
+            before = now
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

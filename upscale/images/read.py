@@ -1,0 +1,271 @@
+"""Files -> images.
+
+Pillow reads eight bits, OpenCV sixteen: Pillow reduces 16-bit colour to eight bits without a word.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageCms, UnidentifiedImageError
+
+from upscale.errors import InputError, UnreadableImage, UpscaleError
+from upscale.images.formats import FORMATS, Several, is_installed, missing_plugin
+from upscale.images.image import Image, Pixels
+from upscale.images.metadata import Metadata, read_metadata, upright
+
+_BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
+_SUBFILE_TYPE = 254
+_TURNED_BY_PILLOW = ("TIFF",)
+"""Formats of which Pillow shows the size upright from the start and the pixels once they are loaded."""
+_READABLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB")
+_SEVERAL = {row.name: row.several for row in FORMATS}
+_SIGNATURES = {  # of formats that need a plug-in; ISO 14496-12, section 4.3, and ISO 18181-2
+    "HEIF": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
+    "JXL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
+}
+
+
+def read_image(path: Path | str) -> Image:
+    """Read one picture with all its frames or pages: upright, RGB, with the bit depth of the file.
+
+    Raises:
+        InputError: no such file.
+        UnsupportedFormat: a format that needs a plug-in.
+        UnreadableImage: not an image, damaged, or larger than the pixel limit.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    return decode(data, str(path))
+
+
+def decode(data: bytes, name: str) -> Image:
+    """Read the picture in ``data``, the content of a file that messages call ``name``."""
+    if not data:
+        raise UnreadableImage(f"{name}: the file is empty")
+    _load_plugin(data, name)
+    try:
+        # Pillow warns at half of the size that it refuses; the refusal is enough.
+        with warnings.catch_warnings(action="ignore"), PILImage.open(io.BytesIO(data)) as opened:
+            return _decode(data, opened, name)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(f"{name}: not an image, or of a kind that is not supported") from error
+    except PILImage.DecompressionBombError as error:
+        raise UnreadableImage(
+            f"{name}: claims more than {2 * (PILImage.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels, the limit",
+            "cut it into parts first",
+        ) from error
+    except UpscaleError:
+        raise
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        IndexError,
+        KeyError,
+        OverflowError,
+        cv2.error,
+    ) as error:
+        raise UnreadableImage(f"{name}: damaged or cut short ({_one_line(error)})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says about its first picture before it is decoded."""
+
+    height: int
+    width: int
+    """Upright, as ``height``."""
+
+
+def read_header(path: Path) -> Header | None:
+    """Return the size of the picture at ``path`` without decoding it; None if that needs more than a look."""
+    try:
+        with warnings.catch_warnings(action="ignore"), PILImage.open(path) as opened:
+            _, orientation = read_metadata(opened)
+            lying = orientation > 4 and opened.format not in _TURNED_BY_PILLOW
+            return Header(*(opened.size if lying else opened.size[::-1]))
+    except Exception:  # whatever is wrong with the file is said when its turn comes
+        return None
+
+
+def suffix_of(data: bytes) -> str:
+    """Return the suffix for a file of the content ``data``; what is not known is ``.png``, and refused when read."""
+    try:
+        with PILImage.open(io.BytesIO(data)) as opened:
+            kind = opened.format
+    except Exception:  # whatever is wrong with it is said when it is read
+        return ".png"
+    return next((row.suffixes[0] for row in FORMATS if row.name == kind), ".png")
+
+
+def _load_plugin(data: bytes, name: str) -> None:
+    for row in FORMATS:
+        if row.name in _SIGNATURES and _SIGNATURES[row.name].match(data) and not is_installed(row):
+            raise missing_plugin(name, row)
+
+
+def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
+    kind = opened.format or ""
+    count = getattr(opened, "n_frames", 1)
+    several = _SEVERAL.get(kind, Several.NO)
+    notices = []
+    if count > 1 and several is Several.FRAMES:
+        if _is_deep(data, opened):
+            notices.append("is an animation of 16 bits; reduced to 8")
+        frames = _animation(opened, count)
+    elif count > 1 and several is Several.PAGES:
+        frames = tuple(_pages(data, opened, count, name))
+    else:
+        if count > 1:
+            notices.append(f"holds {count} pictures; only the first is used")
+        frames = (_single(data, opened, name, 0),)
+    if kind == "AVIF" and _is_deep_avif(data):
+        notices.append("has more than 8 bits a channel; reduced to 8")
+    lossy = kind in ("JPEG", "MPO", "AVIF", "HEIF") or (kind == "WEBP" and b"VP8 " in data[:4096])
+    return replace(frames[0], following=frames[1:], lossy=lossy, notices=(*frames[0].notices, *notices))
+
+
+def _animation(opened: PILImage.Image, count: int) -> tuple[Image, ...]:
+    """Read every frame as it is shown, with its duration."""
+    metadata, orientation = read_metadata(opened)
+    loop = opened.info.get("loop")
+    # The default image of an animated PNG is for programs that know no animations.
+    first = 1 if getattr(opened, "default_image", False) else 0
+    shown = []
+    for index in range(first, count):
+        opened.seek(index)
+        pixels = upright(np.asarray(opened.convert("RGBA")), orientation)
+        shown.append((pixels, float(opened.info.get("duration", 0) or 0)))
+    opaque = all(pixels[..., 3].min() == 255 for pixels, _ in shown)
+    return tuple(
+        Image(
+            pixels=np.ascontiguousarray(pixels[..., :3]),
+            alpha=None if opaque else np.ascontiguousarray(pixels[..., 3]),
+            metadata=metadata,
+            duration=duration,
+            loop=loop,
+        )
+        for pixels, duration in shown
+    )
+
+
+def _pages(data: bytes, opened: PILImage.Image, count: int, name: str) -> Iterator[Image]:
+    for index in range(count):
+        opened.seek(index)
+        reduced = int(opened.tag_v2.get(_SUBFILE_TYPE, 0)) & 1  # type: ignore[attr-defined]
+        if index == 0 or not reduced:  # a thumbnail or a level of a pyramid is no page
+            yield _single(data, opened, name, index)
+
+
+def _single(data: bytes, opened: PILImage.Image, name: str, index: int) -> Image:
+    """Read the picture at which ``opened`` stands, the ``index``th of its file."""
+    return _deep(data, opened, name, index) if _is_deep(data, opened) else _eight_bit(opened, name)
+
+
+def _is_deep(data: bytes, opened: PILImage.Image) -> bool:
+    """Tell from the header, never from the values, whether the file has 16 bits a channel."""
+    if opened.format == "PNG":
+        return data[24] == 16  # bit depth: PNG, section 11.2.1
+    if opened.format == "TIFF":
+        bits = opened.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
+        return 16 in (bits if isinstance(bits, tuple) else (bits,))
+    if opened.format == "PPM":
+        return re.match(rb"P[56]\s+(#.*\s+)*\d+\s+(#.*\s+)*\d+\s+(#.*\s+)*65535\s", data) is not None
+    return opened.mode.startswith("I;16")
+
+
+def _is_deep_avif(data: bytes) -> bool:
+    at = data.find(b"av1C")  # AV1 codec configuration: its third byte holds high_bitdepth
+    return at >= 0 and bool(data[at + 6] & 0x40)
+
+
+def _eight_bit(opened: PILImage.Image, name: str) -> Image:
+    notices = []
+    metadata, orientation = read_metadata(opened)
+    if opened.mode not in _READABLE_MODES:
+        raise UnreadableImage(
+            f"{name}: pictures of mode {opened.mode} are not supported", "save it with 8 or 16 bits a channel"
+        )
+    opened.load()
+    kind = opened.format  # a converted picture has none
+    grayscale = opened.mode in ("1", "L", "LA", "La")
+    if opened.mode in ("CMYK", "LAB"):
+        notices.append(f"{opened.mode} is converted to sRGB{'' if metadata.icc else ', without a profile'}")
+        opened = _to_srgb(opened, metadata)
+        metadata = replace(metadata, icc=None)  # it describes inks, not the result
+    mode = "RGBA" if opened.has_transparency_data else "RGB"
+    pixels = np.asarray(opened.convert(mode))
+    if kind not in _TURNED_BY_PILLOW:
+        pixels = upright(pixels, orientation)
+    return Image(
+        pixels=np.ascontiguousarray(pixels[..., :3]),
+        alpha=np.ascontiguousarray(pixels[..., 3]) if mode == "RGBA" else None,
+        grayscale=grayscale,
+        metadata=metadata,
+        notices=tuple(notices),
+    )
+
+
+def _deep(data: bytes, opened: PILImage.Image, name: str, index: int) -> Image:
+    metadata, orientation = read_metadata(opened)
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    _, decoded = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, range=(index, index + 1))
+    if not decoded or decoded[0].dtype != np.uint16:
+        raise UnreadableImage(f"{name}: damaged, or a kind of 16-bit picture that is not supported")
+    array = upright(decoded[0], orientation)
+    if array.ndim == 2:
+        pixels, alpha = np.repeat(array[..., None], 3, 2), None
+    else:
+        pixels = array[..., 2::-1]
+        alpha = array[..., 3] if array.shape[2] == 4 else None
+    return Image(
+        pixels=np.ascontiguousarray(pixels),
+        alpha=None if alpha is None else np.ascontiguousarray(alpha),
+        grayscale=_is_gray(data, opened, array),
+        metadata=metadata,
+    )
+
+
+def _is_gray(data: bytes, opened: PILImage.Image, array: Pixels) -> bool:
+    if opened.format == "PNG":
+        return data[25] in (0, 4)  # colour type: PNG, section 11.2.1; Pillow opens 16-bit grey with alpha as RGBA
+    return array.ndim == 2
+
+
+def _to_srgb(opened: PILImage.Image, metadata: Metadata) -> PILImage.Image:
+    """Convert through the picture's own profile where it has one."""
+    if opened.mode == "LAB":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    elif metadata.icc:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(metadata.icc))
+        except (OSError, ImageCms.PyCMSError):
+            return opened.convert("RGB")
+    else:
+        return opened.convert("RGB")
+    try:
+        converted = ImageCms.profileToProfile(opened, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError:
+        converted = None
+    return converted or opened.convert("RGB")
+
+
+def _one_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

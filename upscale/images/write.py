@@ -1,0 +1,214 @@
+"""Images -> files: PNG and TIFF by this package, the other formats by Pillow."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PILImage
+
+from upscale.errors import DiskFull, InputError, UnsupportedFormat
+from upscale.files import replacing
+from upscale.images.formats import ImageFormat, Several, Transparency, format_of
+from upscale.images.image import Image, Pixels
+from upscale.images.metadata import EXIF_HEADER, Metadata
+from upscale.images.png import write_png
+from upscale.images.tiff import TiffPage, write_tiff
+
+Colour = tuple[int, int, int]
+"""RGB, 0 to 255."""
+
+WHITE: Colour = (255, 255, 255)
+_BIG_TIFF = 2**32 - 2**26  # bytes; what compression does not shrink and the metadata must fit below 4 GB
+
+
+def write_image(
+    path: Path | str, image: Image, *, quality: int | None = None, background: Colour | None = None
+) -> tuple[str, ...]:
+    """Write ``image`` in the format of the suffix of ``path``, under its name only when it is whole.
+
+    ``quality`` 1 to 100 asks for lossy compression of that quality where the format has it; ``background`` is what
+    shows through transparent pixels where the format has none. Returns notices about what the format could not hold.
+
+    Raises:
+        UnsupportedFormat: no such format, or a picture too large for it.
+        DiskFull: no room for the file.
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    row = format_of(path)
+    for frame in image.frames:
+        check_size(str(path), row, *frame.pixels.shape[:2])
+    frames, notices = _fit(image, row, background)
+    try:
+        with replacing(path) as temporary:
+            _WRITERS.get(row.name, _write_with_pillow)(temporary, frames, row, quality)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{path}: no room left on the disk", "make room, then give the same command again"
+            ) from error
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return notices
+
+
+def check_size(name: str, row: ImageFormat, height: int, width: int) -> None:
+    """Raise UnsupportedFormat if ``row`` cannot hold a picture of ``height`` by ``width``."""
+    if max(height, width) > row.longest:
+        raise UnsupportedFormat(
+            f"{name}: {width}x{height} is more than the {row.longest} pixels that {row.name} holds",
+            "write PNG or TIFF: --format png",
+        )
+
+
+def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tuple[Image, ...], tuple[str, ...]]:
+    """Reduce ``image`` to frames that the format holds, and say what that costs."""
+    notices: dict[str, None] = {}  # in order, each once
+    frames = image.frames
+    kind = Several.NO if len(frames) == 1 else Several.PAGES if image.duration is None else Several.FRAMES
+    if kind is not Several.NO and row.several is not kind:
+        notices[f"{row.name} holds no {kind.value}; only the first of {len(frames)} is written"] = None
+        frames = frames[:1]
+    fitted = []
+    for frame in frames:
+        if frame.pixels.dtype == np.uint16 and not (row.deep and kind is not Several.FRAMES):
+            notices[f"{row.name} has no 16 bits; reduced to 8"] = None
+            alpha = None if frame.alpha is None else _to_eight_bit(frame.alpha)
+            frame = replace(frame, pixels=_to_eight_bit(frame.pixels), alpha=alpha)
+        if frame.alpha is not None and row.transparency is Transparency.NONE:
+            if background is None:
+                notices[f"{row.name} has no transparency; laid on white (--background takes another colour)"] = None
+            frame = _lay_on(frame, frame.alpha, background or WHITE)
+        elif frame.alpha is not None and row.transparency is Transparency.BINARY:
+            notices[f"{row.name} has no partial transparency"] = None
+            frame = replace(frame, alpha=np.where(frame.alpha < 128, 0, 255).astype(np.uint8))
+        if row.colours is not None:
+            notices[f"{row.name} has {row.colours} colours a frame; --format png keeps all"] = None
+        metadata, lost = _fit_metadata(frame, row)
+        notices |= dict.fromkeys(lost)
+        fitted.append(replace(frame, metadata=metadata))
+    return tuple(fitted), tuple(notices)
+
+
+def _fit_metadata(frame: Image, row: ImageFormat) -> tuple[Metadata, list[str]]:
+    """Return the metadata of ``frame`` as the format takes it, and what is lost."""
+    metadata = frame.metadata.resized(*frame.pixels.shape[:2])
+    lost = []
+    if "dpi" not in row.holds and "exif" in row.holds:
+        metadata = metadata.dpi_in_exif()
+    if metadata.icc and metadata.icc[16:20] == b"GRAY" and not (row.gray and frame.grayscale):
+        lost.append(f"{row.name} has no grey pictures, so the profile for grey is left out")
+        metadata = replace(metadata, icc=None)
+    for name in ("icc", "exif", "xmp", "iptc"):
+        block = getattr(metadata, name)
+        if not block:
+            continue
+        if name not in row.holds:
+            if name != "xmp" or frame.metadata.xmp is not None:
+                lost.append(f"{row.name} has no place for {name.upper()}")
+        elif not (name in ("exif", "xmp") and row.largest_block and len(block) > row.largest_block):
+            continue
+        else:
+            lost.append(f"{name.upper()} of {len(block)} bytes is too long for {row.name}")
+        metadata = replace(metadata, **{name: None})
+    return metadata, lost
+
+
+def _lay_on(frame: Image, alpha: Pixels, background: Colour) -> Image:
+    levels = np.iinfo(frame.pixels.dtype).max
+    a = alpha[..., None].astype(np.float32) / levels
+    behind = np.array(background, np.float32) * (levels / 255)
+    pixels = np.rint(frame.pixels * a + behind * (1 - a)).astype(frame.pixels.dtype)
+    grayscale = frame.grayscale and len(set(background)) == 1
+    return replace(frame, pixels=pixels, alpha=None, grayscale=grayscale)
+
+
+def _to_eight_bit(plane: Pixels) -> Pixels:
+    return ((plane.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _channels(frame: Image) -> Pixels:
+    """Return ``[H, W, C]``: grey or RGB, then alpha."""
+    planes = frame.pixels[..., :1] if frame.grayscale else frame.pixels
+    return planes if frame.alpha is None else np.concatenate((planes, frame.alpha[..., None]), 2)
+
+
+def _write_png(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality: int | None) -> None:
+    if len(frames) > 1:
+        _write_with_pillow(path, frames, row, quality)
+        return
+    height, width = frames[0].pixels.shape[:2]
+    with path.open("wb") as file:
+        write_png(file, height, width, [_channels(frames[0])], frames[0].metadata)
+
+
+def _write_tiff(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality: int | None) -> None:
+    del row, quality  # the same for all
+    pages = []
+    for frame in frames:
+        height, width = frame.pixels.shape[:2]
+        if frame.alpha is not None and frame.pixels.dtype == np.uint16:
+            frame = replace(frame, grayscale=False)  # grey with alpha at 16 bits is what no usual program opens
+        pages.append(TiffPage(height, width, [_channels(frame)], frame.metadata))
+    size = sum(frame.pixels.nbytes + (0 if frame.alpha is None else frame.alpha.nbytes) for frame in frames)
+    with path.open("wb") as file:
+        write_tiff(file, pages, big=size > _BIG_TIFF)
+
+
+def _write_with_pillow(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality: int | None) -> None:
+    pictures = [_picture(frame) for frame in frames]
+    options = _options(frames[0], row, quality)
+    if len(frames) > 1:
+        options |= {"save_all": True, "append_images": pictures[1:], "duration": _durations(frames, row)}
+        if row.name != "GIF" or frames[0].loop is not None:  # a GIF without a number plays once
+            options["loop"] = 1 if frames[0].loop is None else frames[0].loop
+        if row.name == "GIF" and frames[0].alpha is not None:
+            options["disposal"] = 2  # each frame is whole: the one before is cleared
+    try:
+        pictures[0].save(path, row.name, **options)
+    except (ValueError, RuntimeError) as error:
+        raise OSError(f"{row.name}: {error}") from error
+
+
+def _durations(frames: tuple[Image, ...], row: ImageFormat) -> list[float]:
+    durations = [frame.duration or 0 for frame in frames]
+    return durations if row.name == "PNG" else [round(duration) for duration in durations]
+
+
+def _picture(frame: Image) -> PILImage.Image:
+    pixels = frame.pixels[..., 0] if frame.grayscale else frame.pixels
+    picture = PILImage.fromarray(np.ascontiguousarray(pixels))
+    if frame.alpha is not None:
+        picture.putalpha(PILImage.fromarray(frame.alpha))
+    return picture
+
+
+def _options(frame: Image, row: ImageFormat, quality: int | None) -> dict[str, Any]:
+    if row.lossy is not None and (row.lossless is None or quality is not None or frame.lossy):
+        options = dict(row.lossy) if quality is None else {**row.lossy, "quality": quality}
+    else:
+        options = dict(row.lossless or {})
+    kept = frame.metadata
+    if kept.icc:
+        options["icc_profile"] = kept.icc
+    if kept.exif:
+        options["exif"] = EXIF_HEADER + kept.exif
+    if kept.xmp:
+        options["xmp"] = kept.xmp
+    if kept.dpi and "dpi" in row.holds:
+        options["dpi"] = kept.dpi
+    if kept.iptc:  # JPEG, the only one of Pillow's that holds it: in a segment of Photoshop's
+        resource = b"8BIM\x04\x04\0\0" + len(kept.iptc).to_bytes(4, "big") + kept.iptc + bytes(len(kept.iptc) % 2)
+        segment = b"Photoshop 3.0\0" + resource
+        options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
+    return options
+
+
+_WRITERS: dict[str, Callable[[Path, tuple[Image, ...], ImageFormat, int | None], None]] = {
+    "PNG": _write_png,
+    "TIFF": _write_tiff,
+}
