@@ -29,6 +29,7 @@ from upscale.tiling import Span, plan_spans
 
 EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equal the untiled result
 CORE = 32  # LR pixels that a tile of an exact network adds at least along each axis
+ROWS = 64  # of a result that become integers at a time
 FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
 
 OnTile = Callable[[int, int], None]
@@ -148,10 +149,34 @@ class Upscaler:
             OutOfMemory: not enough memory, also with the smallest tile.
             NonFiniteOutput: the network gives NaN or infinity even in float32.
         """
+        return self._run(image, target, on_tile, self._upscale_frame)
+
+    def write_rows(
+        self, image: Image, target: Target, write: Callable[[Iterator[Pixels]], None], on_tile: OnTile | None = None
+    ) -> Upscaled:
+        """Enlarge ``image`` like ``upscale``, but hand the result to ``write`` row by row, so that it is never whole.
+
+        ``write`` is given bands ``[n, W, 3]`` of the image's dtype from top to bottom and must take them all. ``image``
+        is one frame without alpha; that of the result has no rows.
+        """
+
+        def enlarge(frame: Image, target: Target | None, progress: _Progress) -> Image:
+            write(self._rows(frame, target, progress))
+            return replace(frame, pixels=frame.pixels[:0])
+
+        return self._run(image, target, on_tile, enlarge)
+
+    def _run(
+        self,
+        image: Image,
+        target: Target | None,
+        on_tile: OnTile | None,
+        enlarge: Callable[[Image, Target | None, _Progress], Image],
+    ) -> Upscaled:
         began = time.perf_counter()
         total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
         progress = _Progress(on_tile, total)
-        first, *following = [self._upscale_frame(frame, target, progress) for frame in image.frames]
+        first, *following = [enlarge(frame, target, progress) for frame in image.frames]
         return Upscaled(
             image=replace(first, following=tuple(following)),
             tiles=progress.done,
@@ -161,25 +186,31 @@ class Upscaler:
         )
 
     def _upscale_frame(self, image: Image, target: Target | None, progress: _Progress) -> Image:
+        height, width = (target or self.native).size(*image.pixels.shape[:2])
+        return replace(
+            image,
+            pixels=_collect(self._rows(image, target, progress), height, width, image.pixels.dtype),
+            alpha=None if image.alpha is None else resize_array(image.alpha, height, width),
+        )
+
+    def _rows(self, image: Image, target: Target | None, progress: _Progress) -> Iterator[Pixels]:
+        """Yield the result for one frame in bands ``[n, W, 3]`` from top to bottom."""
         passes = self._passes(image, target)
         height, width = (target or self.native).size(*image.pixels.shape[:2])
         pixels: Pixels = image.pixels if image.alpha is None else bleed(image.pixels, image.alpha)
         for network in passes[:-1]:  # sixteen bits between passes: no visible loss at half of float32's memory
             h, w = pixels.shape[:2]
-            intermediate = self._bands(network, pixels, progress, progress.tile)
-            pixels = _collect(intermediate, network.scale * h, network.scale * w, np.dtype(np.uint16))
+            deep = np.dtype(np.uint16)
+            bands = _to_arrays(self._bands(network, pixels, progress, progress.tile), deep)
+            pixels = _collect(bands, network.scale * h, network.scale * w, deep)
         h, w = pixels.shape[:2]
         resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width, linear_light=True)
-        bands = (
+        resized = (
             _grey(part) if image.grayscale else part
             for band in self._bands(passes[-1], pixels, progress, progress.tile)
             for part in resizer.push(band)
         )
-        return replace(
-            image,
-            pixels=_collect(bands, height, width, image.pixels.dtype),
-            alpha=None if image.alpha is None else resize_array(image.alpha, height, width),
-        )
+        yield from _to_arrays(resized, image.pixels.dtype)
 
     def _passes(self, image: Image, target: Target | None) -> list[_Network]:
         """Return the networks that ``image`` goes through on its way to ``target``, in their order."""
@@ -293,13 +324,20 @@ class Upscaler:
             ) from error
 
 
-def _collect(bands: Iterable[Tensor], height: int, width: int, dtype: np.dtype[Any]) -> Pixels:
-    """Round ``bands`` of float32 ``[3, n, width]`` into one array ``[height, width, 3]`` of ``dtype``."""
+def _to_arrays(bands: Iterable[Tensor], dtype: np.dtype[Any]) -> Iterator[Pixels]:
+    """Round ``bands`` of float32 ``[3, n, W]`` to arrays ``[m, W, 3]`` of few rows, as rounding takes copies."""
+    for band in bands:
+        for rows in torch.split(band, ROWS, 1):
+            yield to_array(rows, dtype)
+
+
+def _collect(bands: Iterable[Pixels], height: int, width: int, dtype: np.dtype[Any]) -> Pixels:
+    """Join ``bands`` of ``[n, width, 3]`` into one array ``[height, width, 3]``."""
     pixels = np.empty((height, width, 3), dtype)
     top = 0
     for band in bands:
-        pixels[top : top + band.shape[1]] = to_array(band, dtype)
-        top += band.shape[1]
+        pixels[top : top + len(band)] = band
+        top += len(band)
     return pixels
 
 

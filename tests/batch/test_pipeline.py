@@ -261,6 +261,26 @@ def test_no_more_than_a_few_pictures_are_in_memory(folder: Path, monkeypatch: py
     assert most <= pipeline.READ_AHEAD + 1 + 3
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_very_large_results_are_the_same_written_as_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, mode: str
+) -> None:
+    PILImage.fromarray(picture(150, 70)).convert(mode).save(tmp_path / f"a{suffix}", dpi=(300, 300))
+    results = []
+    for large in (pipeline.LARGE, 0):
+        monkeypatch.setattr(pipeline, "LARGE", large)
+        output = tmp_path / f"{large}{suffix}"
+        target = Target.parse("2.5")
+        (ended,) = run(plan([str(tmp_path / f"a{suffix}")], output, target, Naming()), Settings(target=target))
+        assert isinstance(ended, Done)
+        results.append(read_image(output))
+    whole, streamed = results
+    np.testing.assert_array_equal(streamed.pixels, whole.pixels)
+    assert streamed.grayscale == whole.grayscale == (mode == "L")
+    assert streamed.metadata == whole.metadata
+
+
 def test_a_disc_on_transparent_black_has_no_dark_ring(tmp_path: Path) -> None:
     y, x = np.mgrid[0:40, 0:40]
     inside = np.hypot(y - 19.5, x - 19.5) < 14

@@ -7,7 +7,6 @@ reported in the order of the jobs.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -18,17 +17,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from upscale.batch.journal import Journal, Source, output_state
 from upscale.batch.plan import Job
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
 from upscale.files import replacing
-from upscale.images import Image, Provenance, format_of, read_image, write_image
+from upscale.images import (
+    Image,
+    Pixels,
+    Provenance,
+    can_stream,
+    format_of,
+    read_image,
+    said_of,
+    write_bands,
+    write_image,
+)
 from upscale.options import Target
 
 READ_AHEAD = 2
+LARGE = 1 << 28
+"""Bytes of a result above which it is written as it comes, in the formats that can, and never whole in memory."""
 _POLL = 0.2  # seconds between looks at a picture that another run works on
 
 
@@ -263,67 +274,88 @@ class _Stages:
         return ended
 
     def enlarge(self, ready: _Ready | Ended, writer: ThreadPoolExecutor) -> Future[Ended]:
-        """Run the network on a picture and hand the result to ``writer``."""
+        """Run the network on a picture and hand the result to ``writer``; a very large one is written as it comes."""
         if not isinstance(ready, _Ready):
             return _finished(ready)
-        job, target = ready.job, self.settings.target
+        job, image, target = ready.job, ready.image, self.settings.target
+        result = None
         try:
-            if target.is_reached(*ready.image.pixels.shape[:2]):
-                result = None
-            else:
-                result = self.upscaler.upscale(ready.image, target, lambda done, total: self.on_tile(job, done, total))
+            height, width = target.size(*image.pixels.shape[:2])
+            large = height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image)
+            if large or target.is_reached(*image.pixels.shape[:2]):
+                return _finished(self._write(ready, None))
+            result = self.upscaler.upscale(image, target, lambda done, total: self.on_tile(job, done, total))
         except UpscaleError as error:
             return _finished(self._failed(job, error, ready.journal, ready.source))
         return writer.submit(self._write, ready, result)
 
     def _write(self, ready: _Ready, result: Upscaled | None) -> Ended:
-        job, journal = ready.job, ready.journal
-        height, width = (ready.image if result is None else result.image).pixels.shape[:2]
-        try:
-            if result is None and self.settings.skip_large:
-                if journal is not None:
-                    journal.release(job.output)
-                return Skipped(job=job, reason="is large enough already")
+        """Write ``result``; None: that of a picture that is large enough already, or too large to be kept whole."""
+        job, journal, target = ready.job, ready.journal, self.settings.target
+        height, width = target.size(*ready.image.pixels.shape[:2])
+        reached = target.is_reached(*ready.image.pixels.shape[:2])
+        if reached and self.settings.skip_large:
             if journal is not None:
-                journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
-            _make_folder(job.output.parent)
-            notices = ready.image.notices + self._save(ready.image, job, result)
-            _keep_time(job)
-            if journal is not None:
-                entry = journal.entry(job.output, "done", ready.source, self.settings.key)
-                journal.note(
-                    replace(
-                        entry,
-                        output_state=output_state(job.output) or (),
-                        source_sha256=ready.source.hash(),
-                        seconds=0.0 if result is None else round(result.seconds, 3),
-                        pixels=height * width,
-                    )
-                )
                 journal.release(job.output)
+            return Skipped(job=job, reason="is large enough already")
+        try:
+            with said_of(job.output):
+                if journal is not None:
+                    journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
+                _make_folder(job.output.parent)
+                if reached:
+                    notices = self._copy(job, ready.image)
+                elif result is None:
+                    result, notices = self._stream(job, ready.image, height, width)
+                else:
+                    notices = self._encode(job, self._with_metadata(result.image))
+                _keep_time(job)
+                if journal is not None:
+                    entry = journal.entry(job.output, "done", ready.source, self.settings.key)
+                    facts: dict[str, Any] = {"source_sha256": ready.source.hash(), "pixels": height * width}
+                    facts["output_state"] = output_state(job.output) or ()
+                    facts["seconds"] = 0.0 if result is None else round(result.seconds, 3)
+                    journal.note(replace(entry, **facts))
+                    journal.release(job.output)
         except UpscaleError as error:
             return self._failed(job, error, journal, ready.source)
-        except OSError as error:
-            return self._failed(job, _said(job, error), journal, ready.source)
         if result is not None:
-            result = replace(result, image=replace(result.image, pixels=result.image.pixels[:0], following=()))
-        return Done(job=job, size=(height, width), result=result, notices=notices)
+            result = replace(result, image=replace(result.image, pixels=result.image.pixels[:0].copy(), following=()))
+        return Done(job=job, size=(height, width), result=result, notices=ready.image.notices + notices)
 
-    def _save(self, image: Image, job: Job, result: Upscaled | None) -> tuple[str, ...]:
+    def _encode(self, job: Job, image: Image) -> tuple[str, ...]:
+        return write_image(job.output, image, quality=self.settings.quality, background=self.settings.background)
+
+    def _copy(self, job: Job, image: Image) -> tuple[str, ...]:
         settings = self.settings
-        row = format_of(job.output)
-        if result is None and not settings.strip and job.source.suffix.lower() in row.suffixes:
-            with replacing(job.output) as temporary:
-                shutil.copyfile(job.source, temporary)
-            return ("is large enough already; copied",)
+        said = ("is large enough already; copied",)
+        if settings.strip or job.source.suffix.lower() not in format_of(job.output).suffixes:
+            kept = replace(image, metadata=image.metadata.stripped()) if settings.strip else image
+            return said + self._encode(job, kept)
+        with replacing(job.output) as temporary:
+            shutil.copyfile(job.source, temporary)
+        return said
+
+    def _stream(self, job: Job, image: Image, height: int, width: int) -> tuple[Upscaled, tuple[str, ...]]:
+        notices: list[str] = []
+
+        def write(bands: Iterator[Pixels]) -> None:
+            notices.extend(write_bands(job.output, self._with_metadata(image), height, width, bands))
+
+        result = self.upscaler.write_rows(
+            image, self.settings.target, write, lambda done, total: self.on_tile(job, done, total)
+        )
+        return result, tuple(notices)
+
+    def _with_metadata(self, image: Image) -> Image:
+        """Return ``image`` and its frames with the metadata that the settings ask for."""
         frames = []
-        for frame in (image if result is None else result.image).frames:
-            metadata = frame.metadata.stripped() if settings.strip else frame.metadata
-            if settings.provenance is not None and result is not None and not settings.strip:
-                metadata = metadata.signed(settings.provenance)
+        for frame in image.frames:
+            metadata = frame.metadata.stripped() if self.settings.strip else frame.metadata
+            if self.settings.provenance is not None and not self.settings.strip:
+                metadata = metadata.signed(self.settings.provenance)
             frames.append(replace(frame, metadata=metadata, following=()))
-        whole = replace(frames[0], following=tuple(frames[1:]))
-        return write_image(job.output, whole, quality=settings.quality, background=settings.background)
+        return replace(frames[0], following=tuple(frames[1:]))
 
     def _failed(self, job: Job, error: UpscaleError, journal: Journal | None, source: Source) -> Failed:
         """Note a failure that another try would repeat, and give up the claim."""
@@ -353,9 +385,3 @@ def _keep_time(job: Job) -> None:
     """Give the result the source's time of modification, by which people sort their pictures."""
     stat = job.source.stat()
     os.utime(job.output, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-def _said(job: Job, error: OSError) -> UpscaleError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{job.output}: no room left on the disk", "make room, then give the same command again")
-    return InputError(f"{job.output}: cannot be written: {error.strerror or error}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import typer
@@ -35,6 +36,7 @@ GROUPS: dict[str, Mapping[str, Callable[..., None]]] = {"models": MODELS}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program on ``arguments``, by default those of the process, and exit."""
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is none of the user's concern
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(arguments[0]) if arguments else None
     app = typer.Typer(

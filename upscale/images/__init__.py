@@ -4,7 +4,7 @@ from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
 from upscale.images.image import Image, Pixels
 from upscale.images.metadata import Metadata, Provenance
 from upscale.images.read import decode, read_header, read_image, suffix_of
-from upscale.images.write import check_size, write_image
+from upscale.images.write import can_stream, check_size, said_of, write_bands, write_image
 
 __all__ = [
     "FORMATS",
@@ -13,12 +13,15 @@ __all__ = [
     "Metadata",
     "Pixels",
     "Provenance",
+    "can_stream",
     "check_size",
     "decode",
     "format_of",
     "is_picture",
     "read_header",
     "read_image",
+    "said_of",
     "suffix_of",
+    "write_bands",
     "write_image",
 ]

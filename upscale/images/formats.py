@@ -78,6 +78,7 @@ FORMATS = (
     ImageFormat(
         name="JPEG",
         suffixes=(".jpg", ".jpeg", ".jfif"),
+        bytes_per_pixel=0.45,
         longest=65_500,
         holds=_ALL,
         largest_block=65_500,  # a segment has 65 533 bytes, of which a header takes up to 29
@@ -87,6 +88,7 @@ FORMATS = (
     ImageFormat(
         name="WEBP",
         suffixes=(".webp",),
+        bytes_per_pixel=0.95,
         transparency=Transparency.FULL,
         several=Several.FRAMES,
         longest=16_383,
@@ -98,15 +100,17 @@ FORMATS = (
     ImageFormat(
         name="TIFF",
         suffixes=(".tif", ".tiff"),
+        bytes_per_pixel=1.7,
         transparency=Transparency.FULL,
         deep=True,
         several=Several.PAGES,
         holds=_ALL,
     ),
-    ImageFormat(name="BMP", suffixes=(".bmp",), holds=frozenset(("dpi",))),
+    ImageFormat(name="BMP", suffixes=(".bmp",), bytes_per_pixel=3.0, holds=frozenset(("dpi",))),
     ImageFormat(
         name="AVIF",
         suffixes=(".avif",),
+        bytes_per_pixel=0.2,
         transparency=Transparency.FULL,
         several=Several.FRAMES,
         longest=65_535,
@@ -117,6 +121,7 @@ FORMATS = (
     ImageFormat(
         name="GIF",
         suffixes=(".gif",),
+        bytes_per_pixel=0.85,
         transparency=Transparency.BINARY,
         several=Several.FRAMES,
         longest=65_535,
@@ -125,6 +130,7 @@ FORMATS = (
     ImageFormat(
         name="HEIF",
         suffixes=(".heic", ".heif"),
+        bytes_per_pixel=0.3,
         transparency=Transparency.FULL,
         longest=65_535,
         holds=_MODERN,
@@ -136,6 +142,7 @@ FORMATS = (
     ImageFormat(
         name="JXL",
         suffixes=(".jxl",),
+        bytes_per_pixel=1.0,
         transparency=Transparency.FULL,
         holds=_MODERN,
         lossless={"lossless": True},

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ExifTags, ImageCms, UnidentifiedImageError
 from PIL import Image as PILImage
-from PIL import ImageCms, UnidentifiedImageError
 
 from upscale.errors import InputError, UnreadableImage, UpscaleError
 from upscale.images.formats import FORMATS, Several, is_installed, missing_plugin
@@ -98,11 +98,17 @@ def read_header(path: Path) -> Header | None:
     """Return the size of the picture at ``path`` without decoding it; None if that needs more than a look."""
     try:
         with warnings.catch_warnings(action="ignore"), PILImage.open(path) as opened:
-            _, orientation = read_metadata(opened)
-            lying = orientation > 4 and opened.format not in _TURNED_BY_PILLOW
+            lying = _orientation(opened) > 4 and opened.format not in _TURNED_BY_PILLOW
             return Header(*(opened.size if lying else opened.size[::-1]))
     except Exception:  # whatever is wrong with the file is said when its turn comes
         return None
+
+
+def _orientation(opened: PILImage.Image) -> int:
+    """Return what EXIF before the picture says; in PNG, Pillow would decode the picture to look behind it."""
+    if opened.format == "PNG" and not {"exif", "Raw profile type exif"} & opened.info.keys():
+        return 1
+    return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def suffix_of(data: bytes) -> str:

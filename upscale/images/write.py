@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,31 @@ def write_image(
     return notices
 
 
+def write_bands(path: Path | str, like: Image, height: int, width: int, bands: Iterable[Pixels]) -> tuple[str, ...]:
+    """Write ``bands`` ``[n, width, 3]`` from top to bottom, as they come, as a picture ``like`` another one.
+
+    ``like`` is one frame without alpha, whose metadata, depth and greyness the picture takes; see ``can_stream`` for
+    which formats. Returns and raises what ``write_image`` does.
+    """
+    path = Path(path)
+    row = format_of(path)
+    check_size(str(path), row, height, width)
+    metadata, lost = _fit_metadata(like, row, height, width)
+    planes = (band[..., :1] if like.grayscale else band for band in bands)
+    with said_of(path), replacing(path) as temporary, temporary.open("wb") as file:
+        if row.name == "PNG":
+            write_png(file, height, width, planes, metadata)
+        else:
+            size = height * width * 3 * like.pixels.itemsize
+            write_tiff(file, [TiffPage(height, width, planes, metadata)], big=size > _BIG_TIFF)
+    return tuple(lost)
+
+
+def can_stream(path: Path, image: Image) -> bool:
+    """Tell whether a picture like ``image`` can be written to ``path`` row by row."""
+    return format_of(path).name in _WRITERS and image.alpha is None and not image.following
+
+
 def check_size(name: str, row: ImageFormat, height: int, width: int) -> None:
     """Raise UnsupportedFormat if ``row`` cannot hold a picture of ``height`` by ``width``."""
     if max(height, width) > row.longest:
@@ -63,6 +89,19 @@ def check_size(name: str, row: ImageFormat, height: int, width: int) -> None:
             f"{name}: {width}x{height} is more than the {row.longest} pixels that {row.name} holds",
             "write PNG or TIFF: --format png",
         )
+
+
+@contextmanager
+def said_of(path: Path) -> Iterator[None]:
+    """Turn what the system says of writing ``path`` into words for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{path}: no room left on the disk", "make room, then give the same command again"
+            ) from error
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tuple[Image, ...], tuple[str, ...]]:
@@ -88,15 +127,15 @@ def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tup
             frame = replace(frame, alpha=np.where(frame.alpha < 128, 0, 255).astype(np.uint8))
         if row.colours is not None:
             notices[f"{row.name} has {row.colours} colours a frame; --format png keeps all"] = None
-        metadata, lost = _fit_metadata(frame, row)
+        metadata, lost = _fit_metadata(frame, row, *frame.pixels.shape[:2])
         notices |= dict.fromkeys(lost)
         fitted.append(replace(frame, metadata=metadata))
     return tuple(fitted), tuple(notices)
 
 
-def _fit_metadata(frame: Image, row: ImageFormat) -> tuple[Metadata, list[str]]:
+def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tuple[Metadata, list[str]]:
     """Return the metadata of ``frame`` as the format takes it, and what is lost."""
-    metadata = frame.metadata.resized(*frame.pixels.shape[:2])
+    metadata = frame.metadata.resized(height, width)
     lost = []
     if "dpi" not in row.holds and "exif" in row.holds:
         metadata = metadata.dpi_in_exif()
