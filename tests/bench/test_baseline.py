@@ -44,6 +44,7 @@ TIMINGS = [
         tflops=0.5,
         share=0.6,
         memory=10**8,
+        extra=10**7,
     )
     for size in (96, 136, 192, 272)
 ]

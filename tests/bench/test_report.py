@@ -38,7 +38,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     timings = [
         Timing(
             model=HOSTILE, device="cpu", precision="fp32", tile=64, scale=2, size=n, megapixels=n / 1e3,
-            seconds=n / 1e4, spread=0.01, work=1.0, tflops=None, share=None, memory=n * 10**6,
+            seconds=n / 1e4, spread=0.01, work=1.0, tflops=None, share=None, memory=n * 10**7, extra=n * 10**6,
         )
         for n in (16, 24, 32)
     ]  # fmt: skip

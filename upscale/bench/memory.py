@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         elif _RESET.exists():
+            _return_what_is_free()
             _reset_peak()
+        self._start = self.bytes()
 
     def bytes(self) -> int | None:
         """Return the peak: allocated by torch on the device, or resident of the whole process, libraries included."""
@@ -28,6 +31,18 @@ class PeakMemory:
             return None
         lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+    def extra(self) -> int | None:
+        """Return how far the peak is above where it began: what the work itself took."""
+        peak = self.bytes()
+        return None if peak is None or self._start is None else peak - self._start
+
+
+def _return_what_is_free() -> None:
+    """Give the C library's free memory back, or the work would reuse it and seem to need none."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
 
 
 def _reset_peak() -> None:

@@ -208,10 +208,10 @@ def front(points: Sequence[_Point]) -> list[_Point]:
 def _growth(result: Result, what: str) -> str:
     series: dict[str, list[_Point]] = {}
     for name, timings in tables.grouped(result.timings).items():
-        values = [(t.megapixels, t.seconds if what == "seconds" else (t.memory or 0) / 1e6) for t in timings]
+        values = [(t.megapixels, t.seconds if what == "seconds" else (t.extra or 0) / 1e6) for t in timings]
         series[name] = [_Point(name if index == len(values) - 1 else "", x, y) for index, (x, y) in enumerate(values)]
     known = {name: points for name, points in series.items() if all(point.y > 0 for point in points)}
-    unit = "seconds" if what == "seconds" else "peak memory in MB"
+    unit = "seconds" if what == "seconds" else "extra memory in MB"
     return _chart(f"{unit} against megapixels of the result", known, [], log_y=True, joined=True)
 
 

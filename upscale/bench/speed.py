@@ -54,6 +54,8 @@ class Timing:
     """Of the peak that the matmul reached on this machine."""
     memory: int | None
     """Peak, bytes."""
+    extra: int | None
+    """Of it, above what was in use before."""
 
     @property
     def key(self) -> tuple[str, str, str, int, int, int]:
@@ -126,6 +128,7 @@ def measure(
                 tflops=tflops,
                 share=None if tflops is None else tflops / best,
                 memory=peak.bytes(),
+                extra=peak.extra(),
             )
         )
         on_size()
@@ -151,6 +154,7 @@ class Scaling:
 
     time: float
     memory: float | None
+    """Above what was in use before; None where that is unknown."""
 
 
 def scaling(timings: Iterable[Timing]) -> Scaling | None:
@@ -159,7 +163,7 @@ def scaling(timings: Iterable[Timing]) -> Scaling | None:
     if len({timing.size for timing in points}) < 2:
         return None
     x = [math.log(timing.megapixels) for timing in points]
-    memory = [timing.memory for timing in points if timing.memory]
+    memory = [timing.extra for timing in points if timing.extra]
     return Scaling(
         time=float(np.polyfit(x, [math.log(timing.seconds) for timing in points], 1)[0]),
         memory=float(np.polyfit(x, np.log(memory), 1)[0]) if len(memory) == len(x) else None,

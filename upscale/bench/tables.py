@@ -30,32 +30,27 @@ class Grid:
 
 
 def means(result: Result, table: Mapping[str, Measure], dataset: str, scale: int) -> Grid:
-    """Return the means of every network on a set, with what papers state and how far we are from it."""
+    """Return the means of every network on a set; beside PSNR and SSIM, what papers state and our difference."""
     summaries = [s for s in result.summaries if (s.dataset, s.scale) == (dataset, scale)]
-    compared = any(summary.published for summary in summaries)
-    columns = ["model", "pictures", *(row.title for row in table.values()), "s/MP", "peak MB"]
-    columns += ["paper PSNR", "diff", "paper SSIM", "diff"] if compared else []
+    stated = ("psnr", "ssim") if any(summary.published for summary in summaries) else ()
+    columns = ["model", "pictures"]
+    for name, row in table.items():
+        columns += [row.title, "paper", "diff"] if name in stated else [row.title]
     rows = []
     for summary in summaries:
         done = summary.images - summary.failed
-        cells = [
-            Cell(summary.model),
-            Cell(str(done) if not summary.failed else f"{done} of {summary.images}", done),
-            *(
-                _mean(summary.means[name], summary.counts[name], summary.images, row.digits)
-                for name, row in table.items()
-            ),
-            number(summary.seconds_per_megapixel, 3),
-            number(summary.memory and summary.memory / 1e6, 0),
-        ]
-        if compared:
-            for index, (name, digits) in enumerate((("psnr", 2), ("ssim", 4))):
-                stated = summary.published[index] if summary.published else None
-                ours = summary.means[name]
-                cells.append(number(stated, digits))
-                cells.append(number(None if stated is None or ours is None else ours - stated, digits + 1, sign="+"))
+        cells = [Cell(summary.model), Cell(f"{done} of {summary.images}" if summary.failed else str(done), done)]
+        for name, row in table.items():
+            ours = summary.means[name]
+            cells.append(_mean(ours, summary.counts[name], summary.images, row.digits))
+            if name in stated:
+                paper = summary.published[stated.index(name)] if summary.published else None
+                cells.append(number(paper, row.digits))
+                cells.append(number(None if paper is None or ours is None else ours - paper, row.digits + 1, sign="+"))
+        cells.append(number(summary.seconds_per_megapixel, 3))
+        cells.append(number(summary.memory and summary.memory / 1e6, 0))
         rows.append(cells)
-    return Grid(columns, 1, rows)
+    return Grid([*columns, "s/MP", "peak MB"], 1, rows)
 
 
 def images(result: Result, table: Mapping[str, Measure], dataset: str, scale: int) -> Grid:
@@ -114,10 +109,11 @@ def speed(result: Result) -> Grid:
             number(timing.tflops, 3),
             Cell("-" if timing.share is None else f"{timing.share:.0%}", timing.share),
             number(timing.memory and timing.memory / 1e6, 0),
+            number(None if timing.extra is None else timing.extra / 1e6, 1),
         ]
         for timing in result.timings
     ]
-    return Grid([*columns, "peak MB"], 3, rows)
+    return Grid([*columns, "peak MB", "extra MB"], 3, rows)
 
 
 def growth(result: Result) -> list[str]:
@@ -126,8 +122,8 @@ def growth(result: Result) -> list[str]:
     for name, timings in grouped(result.timings).items():
         fit = scaling(timings)
         if fit is not None:
-            memory = "" if fit.memory is None else f", memory as MP^{fit.memory:.2f}"
-            lines.append(f"{name}: time grows as MP^{fit.time:.2f}{memory}, fixed costs included")
+            memory = "" if fit.memory is None else f", extra memory as MP^{fit.memory:.2f}"
+            lines.append(f"{name}: time grows as MP^{fit.time:.2f}{memory}")
     return lines
 
 
