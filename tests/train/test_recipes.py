@@ -18,7 +18,10 @@ from upscale.train.loop import train
 from upscale.train.recipe import Recipe, load_recipe, to_toml
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "upscale/train/recipes").glob("*.toml"))
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
+    "srcnn": {"num_feat": 8, "num_map": 4},
+    "espcn": {"num_feats": (8, 4)},
+    "vdsr": {"num_feat": 8, "num_conv": 2},
     "compact": {"num_feat": 8, "num_conv": 2},
     "srresnet": {"num_feat": 8, "num_block": 1},
     "rrdbnet": {"num_feat": 8, "num_block": 1, "num_grow_ch": 4},
@@ -51,14 +54,14 @@ def tiny(name: str, files: dict[str, Path], *overrides: str) -> Recipe:
     if recipe.discriminator is not None:
         discriminator = {"arch": recipe.discriminator["arch"], "num_feat": 4}
         if discriminator["arch"] == "vgg":
-            discriminator["gt_size"] = 32
+            discriminator["gt_size"] = 8 * recipe.scale
     layers = {"conv1_2": 0.5, "conv2_2": 1.0} if recipe.perceptual.extractor == "vgg19" else recipe.perceptual.layers
     return replace(
         recipe,
         init=None,
         generator=generator,
         discriminator=discriminator,
-        data=replace(recipe.data, gt_size=32),
+        data=replace(recipe.data, gt_size=8 * recipe.scale),
         perceptual=replace(recipe.perceptual, file=str(files[recipe.perceptual.extractor]), layers=layers),
     )
 
