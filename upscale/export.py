@@ -35,11 +35,11 @@ def export_onnx(generator: Generator, path: Path, *, half: bool) -> float:
     Raises:
         UsageError: the packages for it are not installed, or the network is more than a network.
     """
+    if generator.any_scale:
+        raise UsageError("ONNX cannot hold this network: it interpolates to any scale", "export to .safetensors")
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"ONNX needs {' and '.join(missing)}", "pip install 'upscale[onnx]'")
-    if generator.any_scale:
-        raise UsageError("ONNX cannot hold this network: it interpolates to any scale", "export to .safetensors")
     import onnxruntime
 
     core = _Core(copy.deepcopy(generator.folded()))
