@@ -17,7 +17,7 @@ from upscale.imaging import resize, to_array, to_tensor
 from upscale.models import Generator
 from upscale.models.base import run
 from upscale.models.classical import Bicubic
-from upscale.options import Precision, Target, Tiling
+from upscale.options import Measure, Precision, Target, Tiling
 
 CPU = torch.device("cpu")
 COMPACT = {"arch": "compact", "num_feat": 8, "num_conv": 4, "scale": 2}
@@ -113,18 +113,20 @@ def test_any_factor_gives_the_right_size(target: str) -> None:
     assert np.unique(result.alpha).tolist() == [200]
 
 
-def test_another_factor_is_the_networks_result_reduced() -> None:
+def test_a_factor_is_reached_in_values_and_a_width_by_light() -> None:
     generator = network(**{**COMPACT, "scale": 4})
     pixels = picture(70, 90)
-    lr = to_tensor(pixels)
     with torch.inference_mode():
-        sr = generator(lr[None])[0].clamp(0, 1)
-        light = torch.where(sr <= 0.04045, sr / 12.92, ((sr + 0.055) / 1.055) ** 2.4)
-        light = resize(light, 175, 225).clamp(0, 1)
-        values = torch.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-        expected = to_array(values, np.dtype(np.uint8))
-    result = upscaler(generator).upscale(Image(pixels=pixels), Target.parse("2.5")).image.pixels
-    assert np.abs(result.astype(int) - expected).max() <= 1
+        sr = generator(to_tensor(pixels)[None])[0].clamp(0, 1)
+    light = torch.where(sr <= 0.04045, sr / 12.92, ((sr + 0.055) / 1.055) ** 2.4)
+    light = resize(light, 175, 225).clamp(0, 1)
+    by_light = torch.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    for target, values in (
+        (Target.parse("2.5"), resize(sr, 175, 225)),
+        (Target.parse("225", Measure.WIDTH), by_light),
+    ):
+        result = upscaler(generator).upscale(Image(pixels=pixels), target).image.pixels
+        assert np.abs(result.astype(int) - to_array(values, np.dtype(np.uint8))).max() <= 1
 
 
 def test_a_network_that_keeps_the_size_cannot_enlarge() -> None:

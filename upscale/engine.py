@@ -24,7 +24,7 @@ from upscale.errors import IncompatibleCheckpoint, InputError, NonFiniteOutput, 
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, resize_array, to_array, to_tensor
 from upscale.models import Chain, Generator, SelfEnsemble, build
-from upscale.options import MAX_SCALE, MIN_TILE, Precision, Target, Tiling
+from upscale.options import MAX_SCALE, MIN_TILE, Measure, Precision, Target, Tiling
 from upscale.tiling import Span, plan_spans
 
 EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equal the untiled result
@@ -204,7 +204,10 @@ class Upscaler:
             bands = _to_arrays(self._bands(network, pixels, progress, progress.tile), deep)
             pixels = _collect(bands, network.scale * h, network.scale * w, deep)
         h, w = pixels.shape[:2]
-        resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width, linear_light=True)
+        # A size in pixels is reached as a photograph is reduced, by its light; a factor in the values that networks
+        # are trained to predict, where x2 by an x4 network in linear light costs 0.4 dB on Set5.
+        by_light = target is not None and target.measure is not Measure.SCALE
+        resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width, linear_light=by_light)
         resized = (
             _grey(part) if image.grayscale else part
             for band in self._bands(passes[-1], pixels, progress, progress.tile)
