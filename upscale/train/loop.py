@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from upscale import __version__, store
-from upscale.catalog import shipped
+from upscale.catalog import known
 from upscale.checkpoint import load_extractor, load_generator, save_generator
 from upscale.device import DTYPES, resolve_precision
 from upscale.errors import ConfigError, InputError
@@ -187,18 +187,20 @@ def _objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
 
 def _perceptual(recipe: Recipe, device: torch.device) -> PerceptualLoss:
     config = recipe.perceptual
-    if config.file is None:
+    entry = known().entries.get(config.extractor)
+    path = Path(config.file) if config.file else entry and store.locate(entry)
+    if path is None:
         raise ConfigError(
             f"the loss 'perceptual' needs the weights of {config.extractor}",
             "--set perceptual.file=FILE names a state dict with torchvision's names",
         )
-    extractor = load_extractor(Path(config.file), config.extractor, config.layers)
+    extractor = load_extractor(path, config.extractor, config.layers)
     return PerceptualLoss(extractor, config.layers, config.distance, config.feature_scale).to(device)
 
 
 def _start_from(generator: Generator, init: str) -> None:
     """Copy the tensors of the network ``init`` into ``generator``, except those of another shape (another scale)."""
-    entry = shipped().find(init)[0]
+    entry = known().find(init)[0]
     path = store.locate(entry)
     if path is None:
         raise ConfigError(f"init: {init} has no weights")

@@ -57,7 +57,7 @@ class PerceptualConfig:
 
     extractor: Literal["vgg19", "squeezenet"] = "vgg19"
     file: str | None = None
-    """State dict of the extractor, under torchvision's names."""
+    """State dict of the extractor, under torchvision's names; None: the catalogue's, fetched once."""
     layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
     distance: Literal["l1", "mse"] = "l1"
     feature_scale: float = 1.0
