@@ -188,7 +188,10 @@ def _objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
 def _perceptual(recipe: Recipe, device: torch.device) -> PerceptualLoss:
     config = recipe.perceptual
     entry = known().entries.get(config.extractor)
-    path = Path(config.file) if config.file else entry and store.locate(entry)
+    if config.file is not None:
+        path: Path | None = Path(config.file)
+    else:
+        path = None if entry is None else store.locate(entry)
     if path is None:
         raise ConfigError(
             f"the loss 'perceptual' needs the weights of {config.extractor}",
