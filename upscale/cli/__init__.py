@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
     )
     if arguments and arguments[0] in GROUPS:
         name = f"upscale {arguments[0]}"

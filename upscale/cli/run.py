@@ -39,7 +39,7 @@ def run(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUTS...", help="Pictures, folders (with all below them) or patterns; - is standard input."
+            metavar="INPUTS", help="Pictures, folders (with all below them) or patterns; - is standard input."
         ),
     ] = None,
     scale: Annotated[
