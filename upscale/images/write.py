@@ -45,15 +45,8 @@ def write_image(
     for frame in image.frames:
         check_size(str(path), row, *frame.pixels.shape[:2])
     frames, notices = _fit(image, row, background)
-    try:
-        with replacing(path) as temporary:
-            _WRITERS.get(row.name, _write_with_pillow)(temporary, frames, row, quality)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{path}: no room left on the disk", "make room, then give the same command again"
-            ) from error
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with said_of(path), replacing(path) as temporary:
+        _WRITERS.get(row.name, _write_with_pillow)(temporary, frames, row, quality)
     return notices
 
 

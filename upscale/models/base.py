@@ -101,7 +101,7 @@ class Generator(nn.Module):
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge ``x`` ``[B, channels[0], h, w]`` to ``[B, channels[1], scale*h, scale*w]``."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every architecture says how
 
     def _luma(self, rgb: Tensor) -> Tensor:
         """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""

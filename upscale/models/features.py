@@ -31,7 +31,7 @@ class FeatureExtractor(nn.Module):
     @staticmethod
     def make() -> list[nn.Module]:
         """Return all layers, in the order of torchvision's ``features``."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every classifier has its own
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the output of each layer that was asked for."""

@@ -41,4 +41,4 @@ class Refiner(Generator):
 
     def refine(self, bicubic: Tensor) -> Tensor:
         """Mend ``bicubic`` ``[B, C, H, W]``."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: every architecture says how
