@@ -15,6 +15,16 @@ from upscale.options import Precision
 DTYPES = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
 
 
+def devices_of(names: str) -> list[str]:
+    """Return the devices that ``names`` means: ``all`` GPUs, or those with commas between them.
+
+    They are names for ``resolve_device``; without a GPU, all is one, ``auto``.
+    """
+    if names == "all":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
+    return [name.strip() for name in names.split(",")]
+
+
 def resolve_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
 
@@ -41,7 +51,9 @@ def resolve_device(name: str) -> torch.device:
         if not torch.backends.mps.is_available():
             raise DeviceUnavailable("--device mps: this machine has no Apple GPU", "use --device auto")
         return device
-    raise DeviceUnavailable(f"--device {name}: no such device", "use auto, cpu, cuda, cuda:N or mps")
+    raise DeviceUnavailable(
+        f"--device {name}: no such device", "use auto, all, cpu, cuda, cuda:N or mps, or several: cuda:0,cuda:1"
+    )
 
 
 def why_not_cuda() -> str:

@@ -55,7 +55,7 @@ def run(jobs: Sequence[Job], settings: Settings = X2, *, retry_failed: bool = Fa
     ended: list[Ended] = []
     pipeline.run(
         jobs,
-        upscaler(),
+        [upscaler()],
         settings,
         on_tile=lambda job, done, total: None,
         on_end=ended.append,
@@ -137,7 +137,7 @@ def test_what_another_run_works_on_is_left_to_it(folder: Path) -> None:
             if len(ended) == 3:  # all but the claimed one: now the other process dies
                 other.kill()
 
-        pipeline.run(jobs_of(folder), upscaler(), X2, on_tile=lambda job, done, total: None, on_end=on_end)
+        pipeline.run(jobs_of(folder), [upscaler()], X2, on_tile=lambda job, done, total: None, on_end=on_end)
     assert [each.job.source.name for each in ended] == ["1.png", "2.png", "bad.png", "0.png"]
     assert isinstance(ended[-1], Done)
 
@@ -256,7 +256,7 @@ def test_no_more_than_a_few_pictures_are_in_memory(folder: Path, monkeypatch: py
         return read_image(path)
 
     monkeypatch.setattr(pipeline, "read_image", counting)
-    pipeline.run(jobs_of(folder), upscaler(), X2, on_tile=lambda job, done, total: None, on_end=ended.append)
+    pipeline.run(jobs_of(folder), [upscaler()], X2, on_tile=lambda job, done, total: None, on_end=ended.append)
     assert len(ended) == 20
     assert most <= pipeline.READ_AHEAD + 1 + 3
 

@@ -95,6 +95,7 @@ def test_a_truncated_jpeg(run: Callable[..., Outcome], tmp_path: Path) -> None:
         (["ok.png", "-m", "bicubic", "--tile", "wide"], 2, "'wide' is not a whole number"),
         (["ok.png", "-m", "bicubic", "--tile", "64", "--overlap", "40"], 2, "more than half"),
         (["ok.png", "-m", "bicubic", "--device", "tpu"], 1, "no such device"),
+        (["ok.png", "-m", "bicubic", "--device", "cpu,tpu"], 1, "--device tpu: no such device"),
         (["ok.png", "-m", "bicubic", "-f", "docx"], 1, "cannot be written"),
         (["ok.png", "-m", "bicubic", "-x", "2", "-o", "ok.png"], 1, "is an input"),
         (["ok.png", "-m", "bicubic", "-x", "2", "-o", "ok.png/out"], 1, "is a file"),

@@ -42,6 +42,7 @@ class Entry:
     """That the network took."""
     pixels: int = 0
     """Of the result."""
+    notices: tuple[str, ...] = ()
     error: str = ""
     hint: str | None = None
 
@@ -52,6 +53,7 @@ class Journal:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.entries: dict[str, Entry] = {}
+        self._earlier: dict[str, Entry] = {}
         self._read = 0  # bytes
         self._files: tuple[int, int] | None = None  # the journal and the locks
         self._mutex = threading.Lock()
@@ -71,6 +73,15 @@ class Journal:
                 entry = _parse(line)
                 if entry is not None:
                     self.entries[entry.output] = entry
+
+    def begin(self) -> None:
+        """Read the journal; what is noted from now on is new."""
+        self.refresh()
+        self._earlier = dict(self.entries)
+
+    def is_new(self, entry: Entry) -> bool:
+        """Tell whether ``entry`` was noted since ``begin``."""
+        return self._earlier.get(entry.output) is not entry
 
     def find(self, output: Path) -> Entry | None:
         """Return the last entry about ``output``."""
@@ -200,8 +211,8 @@ def _ends_with_newline(path: Path) -> bool:
 def _parse(line: bytes) -> Entry | None:
     try:
         fields = json.loads(line)
-        fields["source_state"] = tuple(fields["source_state"])
-        fields["output_state"] = tuple(fields["output_state"])
+        for name in ("source_state", "output_state", "notices"):
+            fields[name] = tuple(fields[name])
         return Entry(**fields)
     except (ValueError, TypeError, KeyError):
         return None

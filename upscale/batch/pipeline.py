@@ -1,8 +1,8 @@
 """Jobs -> files: pictures are read, enlarged and written at the same time, and one's failure is its alone.
 
-One thread reads ahead, the caller's runs the network, and a few write. At most ``READ_AHEAD`` pictures wait for the
-network and as many results as there are writers wait for the disk, so memory is bounded by a few pictures. Results are
-reported in the order of the jobs.
+One thread reads ahead, the caller's runs the network, or one for each device if there are several, and a few write. At
+most ``READ_AHEAD`` pictures wait for the network and as many results as there are writers wait for the disk, so memory
+is bounded by a few pictures. Results are reported in the order of the jobs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Semaphore
 from typing import Any, Protocol
 
-from upscale.batch.journal import Journal, Source, output_state
+from upscale.batch.journal import Entry, Journal, Source, output_state
 from upscale.batch.plan import Job
+from upscale.batch.team import Team
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
 from upscale.files import replacing
@@ -30,6 +34,7 @@ from upscale.images import (
     Provenance,
     can_stream,
     format_of,
+    read_header,
     read_image,
     said_of,
     write_bands,
@@ -73,7 +78,7 @@ class Done:
     size: tuple[int, int]
     """Height and width."""
     result: Upscaled | None
-    """How; None: it was large enough already and copied. Its image is gone."""
+    """How; None: it was large enough already and copied, or another process of the team did it. Its image is gone."""
     notices: tuple[str, ...] = ()
 
 
@@ -118,10 +123,13 @@ class _Ready:
 _Read = _Ready | Done | Skipped | Failed | None
 """A picture, or what became of it before; None: another run works on it."""
 
+_Written = tuple[Upscaled | None, tuple[str, ...]]
+"""How a result was made, None: it was copied, and what its format could not hold."""
+
 
 def run(
     jobs: Sequence[Job],
-    upscaler: Upscaler,
+    upscalers: Sequence[Upscaler],
     settings: Settings,
     *,
     on_tile: OnTile,
@@ -129,38 +137,35 @@ def run(
     writers: int = 2,
     retry_failed: bool = False,
     redo: bool = False,
+    team: Team | None = None,
 ) -> None:
-    """Do ``jobs``; ``on_end`` is told of the end of each, in their order.
+    """Do ``jobs`` with ``upscalers`` of one network, one for each device; ``on_end`` is told of the end of each job.
 
     What the journal of a folder of results says to be done, from the same content and with the same settings, is not
     done again; what another run works on comes last. ``retry_failed``: do nothing but what failed before.
-    ``redo``: do everything, whatever the journal says.
+    ``redo``: do everything, whatever the journal said at the beginning. With a ``team``, what the others do is reported
+    as done, too.
 
     Raises:
         DiskFull: no room for a result; nothing is begun any more, what was begun is finished.
     """
+    team = team or Team()
     with ExitStack() as stack:
         journals = {root: Journal(root) for root in dict.fromkeys(job.root for job in jobs) if root is not None}
         for journal in journals.values():
-            journal.refresh()
+            journal.begin()
             stack.callback(journal.close)
-        stages = _Stages(upscaler, settings, journals, on_tile, retry_failed=retry_failed, redo=redo)
-        reader, writer = ThreadPoolExecutor(1), ThreadPoolExecutor(writers)
-        stack.callback(writer.shutdown, cancel_futures=True)
-        stack.callback(reader.shutdown, cancel_futures=True)
-        elsewhere = _flow(jobs, stages, reader, writer, writers, on_end)
+        team.meet()  # so that all agree on what was done before
+        stages = _Stages(
+            upscalers, settings, journals, on_tile, writers, retry_failed=retry_failed, redo=redo, shared=not team.alone
+        )
+        stack.callback(stages.close)
+        elsewhere = _flow(team.order(jobs), stages, on_end)
         stages.wait = True
-        _flow(elsewhere, stages, reader, writer, writers, on_end)
+        _flow(elsewhere, stages, on_end)
 
 
-def _flow(
-    jobs: Sequence[Job],
-    stages: _Stages,
-    reader: ThreadPoolExecutor,
-    writer: ThreadPoolExecutor,
-    writers: int,
-    on_end: Callable[[Ended], None],
-) -> list[Job]:
+def _flow(jobs: Sequence[Job], stages: _Stages, on_end: Callable[[Ended], None]) -> list[Job]:
     """Take ``jobs`` through the stages; return those that another run works on."""
     elsewhere: list[Job] = []
     pending: deque[Future[Ended]] = deque()
@@ -172,12 +177,12 @@ def _flow(
         if isinstance(ended, Failed) and isinstance(ended.error, DiskFull):
             full.append(ended.error)
 
-    for job, ready in _ahead(reader, stages.read, jobs):
+    for job, ready in _ahead(stages.reader, stages.read, jobs):
         if ready is None:
             elsewhere.append(job)
             continue
-        pending.append(stages.enlarge(ready, writer))
-        while pending and (len(pending) > writers or pending[0].done()):
+        pending.append(stages.begin(ready))
+        while pending and pending[0].done():
             report()
         if full:
             break
@@ -208,22 +213,40 @@ class _Stages:
 
     def __init__(
         self,
-        upscaler: Upscaler,
+        upscalers: Sequence[Upscaler],
         settings: Settings,
         journals: Mapping[Path, Journal],
         on_tile: OnTile,
+        writers: int,
         *,
         retry_failed: bool,
         redo: bool,
+        shared: bool,
     ) -> None:
-        self.upscaler = upscaler
         self.settings = settings
         self.journals = journals
         self.on_tile = on_tile
         self.retry_failed = retry_failed
         self.redo = redo
+        self.shared = shared
         self.wait = False
         """Whether to wait for pictures that another run works on."""
+        self.reader = ThreadPoolExecutor(1)
+        # The caller's thread runs a single network, so that Ctrl-C ends it at once.
+        self.networks = ThreadPoolExecutor(len(upscalers)) if len(upscalers) > 1 else None
+        self.writer = ThreadPoolExecutor(writers)
+        self.idle: SimpleQueue[Upscaler] = SimpleQueue()
+        for upscaler in upscalers:
+            self.idle.put(upscaler)
+        self.room = Semaphore(len(upscalers) + writers)  # for pictures that were read and are not yet written
+        self.closed = False
+
+    def close(self) -> None:
+        """End the threads; a network stops after its tile."""
+        self.closed = True
+        for pool in (self.reader, self.networks, self.writer):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
     def read(self, job: Job) -> _Read:
         """Read the picture of ``job`` unless there is no need to; None: another run works on it."""
@@ -259,93 +282,127 @@ class _Stages:
 
     def _known(self, job: Job, source: Source, journal: Journal) -> Ended | None:
         """Return how ``job`` ended before, None if there is something to do."""
-        if self.redo:
-            return None
         entry = journal.find(job.output)
+        new = entry is not None and journal.is_new(entry)
+        if self.redo and not new:
+            return None
         ended: Ended | None = None
         if entry is not None and entry.settings == self.settings.key and entry.status != "begun":
             if source.is_that_of(entry):
                 if entry.status == "failed":
-                    ended = Failed(job=job, error=UpscaleError(entry.error, entry.hint), earlier=True)
+                    ended = Failed(job=job, error=UpscaleError(entry.error, entry.hint), earlier=not new)
                 elif entry.output_state == output_state(job.output):
-                    ended = Skipped(job=job, reason="unchanged")
-        if self.retry_failed:
+                    ended = self._by_another(job, entry) if new else Skipped(job=job, reason="unchanged")
+        if self.retry_failed and not new:
             return None if isinstance(ended, Failed) else Skipped(job=job, reason="did not fail before")
         return ended
 
-    def enlarge(self, ready: _Ready | Ended, writer: ThreadPoolExecutor) -> Future[Ended]:
-        """Run the network on a picture and hand the result to ``writer``; a very large one is written as it comes."""
+    def _by_another(self, job: Job, entry: Entry) -> Ended:
+        """Return how ``job`` ended that another process has done meanwhile."""
+        if not self.shared:
+            return Skipped(job=job, reason="another run has done it")
+        header = read_header(job.output)
+        size = (0, 0) if header is None else (header.height, header.width)
+        return Done(job=job, size=size, result=None, notices=entry.notices)
+
+    def begin(self, ready: _Ready | Ended) -> Future[Ended]:
+        """Enlarge and write a picture, once there is room for it in memory."""
         if not isinstance(ready, _Ready):
             return _finished(ready)
+        self.room.acquire()
+        ended: Future[Ended] = Future()
+        ended.add_done_callback(lambda _: self.room.release())
+        if self.networks is None:
+            self._run(ready, ended)
+        else:
+            self.networks.submit(self._run, ready, ended)
+        return ended
+
+    def _run(self, ready: _Ready, ended: Future[Ended]) -> None:
+        """Run an idle network on a picture and hand the result to a writer; ``ended`` is told of the end."""
+        upscaler = self.idle.get()
+        try:
+            self._enlarge(ready, upscaler).add_done_callback(lambda inner: _pass_on(inner, ended))
+        except Exception as error:
+            ended.set_exception(error)
+        finally:
+            self.idle.put(upscaler)
+
+    def _enlarge(self, ready: _Ready, upscaler: Upscaler) -> Future[Ended]:
+        """Run the network on a picture and hand the result to a writer; a very large one is written as it comes."""
         job, image, target = ready.job, ready.image, self.settings.target
-        result = None
         try:
             height, width = target.size(*image.pixels.shape[:2])
-            large = height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image)
-            if large or target.is_reached(*image.pixels.shape[:2]):
-                return _finished(self._write(ready, None))
-            result = self.upscaler.upscale(image, target, lambda done, total: self.on_tile(job, done, total))
+            if target.is_reached(*image.pixels.shape[:2]):
+                if self.settings.skip_large:
+                    return _finished(self._skipped(ready, "is large enough already"))
+                return self.writer.submit(self._write, ready, partial(self._copy, job, image))
+            if height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image):
+                return _finished(self._write(ready, partial(self._stream, job, image, upscaler)))
+            result = upscaler.upscale(image, target, partial(self._on_tile, job))
         except UpscaleError as error:
             return _finished(self._failed(job, error, ready.journal, ready.source))
-        return writer.submit(self._write, ready, result)
+        return self.writer.submit(self._write, ready, partial(self._encode, job, result))
 
-    def _write(self, ready: _Ready, result: Upscaled | None) -> Ended:
-        """Write ``result``; None: that of a picture that is large enough already, or too large to be kept whole."""
-        job, journal, target = ready.job, ready.journal, self.settings.target
-        height, width = target.size(*ready.image.pixels.shape[:2])
-        reached = target.is_reached(*ready.image.pixels.shape[:2])
-        if reached and self.settings.skip_large:
-            if journal is not None:
-                journal.release(job.output)
-            return Skipped(job=job, reason="is large enough already")
+    def _on_tile(self, job: Job, done: int, total: int) -> None:
+        if self.closed:
+            raise CancelledError
+        self.on_tile(job, done, total)
+
+    def _skipped(self, ready: _Ready, reason: str) -> Skipped:
+        if ready.journal is not None:
+            ready.journal.release(ready.job.output)
+        return Skipped(job=ready.job, reason=reason)
+
+    def _write(self, ready: _Ready, write: Callable[[], _Written]) -> Ended:
+        """Write a result and note it in the journal."""
+        job, journal = ready.job, ready.journal
+        height, width = self.settings.target.size(*ready.image.pixels.shape[:2])
         try:
             with said_of(job.output):
                 if journal is not None:
                     journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
                 _make_folder(job.output.parent)
-                if reached:
-                    notices = self._copy(job, ready.image)
-                elif result is None:
-                    result, notices = self._stream(job, ready.image, height, width)
-                else:
-                    notices = self._encode(job, self._with_metadata(result.image))
+                result, said = write()
+                notices = ready.image.notices + said
                 _keep_time(job)
                 if journal is not None:
                     entry = journal.entry(job.output, "done", ready.source, self.settings.key)
                     facts: dict[str, Any] = {"source_sha256": ready.source.hash(), "pixels": height * width}
                     facts["output_state"] = output_state(job.output) or ()
                     facts["seconds"] = 0.0 if result is None else round(result.seconds, 3)
-                    journal.note(replace(entry, **facts))
+                    journal.note(replace(entry, notices=notices, **facts))
                     journal.release(job.output)
         except UpscaleError as error:
             return self._failed(job, error, journal, ready.source)
         if result is not None:
             result = replace(result, image=replace(result.image, pixels=result.image.pixels[:0].copy(), following=()))
-        return Done(job=job, size=(height, width), result=result, notices=ready.image.notices + notices)
+        return Done(job=job, size=(height, width), result=result, notices=notices)
 
-    def _encode(self, job: Job, image: Image) -> tuple[str, ...]:
-        return write_image(job.output, image, quality=self.settings.quality, background=self.settings.background)
+    def _encode(self, job: Job, result: Upscaled) -> _Written:
+        return result, self._write_image(job, self._with_metadata(result.image))
 
-    def _copy(self, job: Job, image: Image) -> tuple[str, ...]:
-        settings = self.settings
+    def _copy(self, job: Job, image: Image) -> _Written:
         said = ("is large enough already; copied",)
-        if settings.strip or job.source.suffix.lower() not in format_of(job.output).suffixes:
-            kept = replace(image, metadata=image.metadata.stripped()) if settings.strip else image
-            return said + self._encode(job, kept)
+        if self.settings.strip or job.source.suffix.lower() not in format_of(job.output).suffixes:
+            kept = replace(image, metadata=image.metadata.stripped()) if self.settings.strip else image
+            return None, said + self._write_image(job, kept)
         with replacing(job.output) as temporary:
             shutil.copyfile(job.source, temporary)
-        return said
+        return None, said
 
-    def _stream(self, job: Job, image: Image, height: int, width: int) -> tuple[Upscaled, tuple[str, ...]]:
+    def _stream(self, job: Job, image: Image, upscaler: Upscaler) -> _Written:
+        target = self.settings.target
+        height, width = target.size(*image.pixels.shape[:2])
         notices: list[str] = []
 
         def write(bands: Iterator[Pixels]) -> None:
             notices.extend(write_bands(job.output, self._with_metadata(image), height, width, bands))
 
-        result = self.upscaler.write_rows(
-            image, self.settings.target, write, lambda done, total: self.on_tile(job, done, total)
-        )
-        return result, tuple(notices)
+        return upscaler.write_rows(image, target, write, partial(self._on_tile, job)), tuple(notices)
+
+    def _write_image(self, job: Job, image: Image) -> tuple[str, ...]:
+        return write_image(job.output, image, quality=self.settings.quality, background=self.settings.background)
 
     def _with_metadata(self, image: Image) -> Image:
         """Return ``image`` and its frames with the metadata that the settings ask for."""
@@ -366,6 +423,13 @@ class _Stages:
                 journal.note(replace(entry, error=error.message, hint=error.hint))
             journal.release(job.output)
         return Failed(job=job, error=error)
+
+
+def _pass_on(inner: Future[Ended], ended: Future[Ended]) -> None:
+    try:
+        ended.set_result(inner.result())
+    except Exception as error:
+        ended.set_exception(error)
 
 
 def _finished(ended: Ended) -> Future[Ended]:

@@ -32,8 +32,8 @@ def notice(text: str) -> None:
 
 
 def event(fields: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own."""
-    print(json.dumps(fields, ensure_ascii=False), flush=True)  # noqa: T201
+    """Print one JSON object on a line of its own, in one piece, as several threads may print."""
+    print(json.dumps(fields, ensure_ascii=False) + "\n", end="", flush=True)  # noqa: T201
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1) -> None:

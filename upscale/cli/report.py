@@ -9,7 +9,8 @@
   must be decoded to tell.
 - ``tile``: ``input``, ``done``, ``total``.
 - ``done``: ``input``, ``output``, ``width``, ``height``, ``seconds``, ``tiles``, ``tile_size``, ``float32_tiles``,
-  ``notices``; ``seconds`` and the tiles are 0 for a picture that was large enough and copied.
+  ``notices``; ``seconds`` and the tiles are 0 for a picture that was large enough and copied, and for one that another
+  process of the same ``torchrun`` did.
 - ``skipped``: ``input``, ``output``, ``reason``.
 - ``failed``: ``input``, ``error``, ``hint``, ``earlier`` (in an earlier run, not tried again).
 - ``end``: ``done``, ``skipped``, ``failed``.
@@ -27,6 +28,8 @@ from upscale import __version__
 from upscale.cli import console
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from upscale.batch.pipeline import Done, Ended, Failed
     from upscale.batch.plan import Job
 
@@ -44,13 +47,15 @@ class Report:
         self.total = total
         self.bars = console.progress(quiet=quiet or json)
         self._files = self.bars.add_task("pictures", total=total, unit="pictures", visible=total > 1)
-        self._tiles = self.bars.add_task("", total=None, unit="tiles")
+        self._tiles: dict[Job, TaskID] = {}
         if json:
             console.event({"event": "start", "schema": SCHEMA, "version": __version__, "pictures": total})
 
     def on_tile(self, job: Job, done: int, total: int) -> None:
         """Show how far the picture of ``job`` is."""
-        self.bars.update(self._tiles, description=job.source.name, completed=done, total=total)
+        if job not in self._tiles:
+            self._tiles[job] = self.bars.add_task(job.source.name, unit="tiles")
+        self.bars.update(self._tiles[job], completed=done, total=total)
         if self.json:
             console.event({"event": "tile", "input": str(job.source), "done": done, "total": total})
 
@@ -60,6 +65,8 @@ class Report:
 
         self.bars.advance(self._files)
         job = ended.job
+        if job in self._tiles:
+            self.bars.remove_task(self._tiles.pop(job))
         if isinstance(ended, Failed):
             self.failed.append(ended)
             if self.json:
@@ -103,6 +110,11 @@ class Report:
             console.err.print(
                 f"  {width}x{height}, {result.tiles} tiles of {result.tile_size}, {result.seconds:.1f} s", markup=False
             )
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a picture was done or failed in this run."""
+        return self.done > 0 or not all(failure.earlier for failure in self.failed)
 
     def summary(self) -> None:
         """Show how many pictures ended how, and which failed."""

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from upscale.options import Measure, Precision, Target, Tiling
 if TYPE_CHECKING:
     from upscale.batch.pipeline import Settings
     from upscale.batch.plan import Job, Naming
+    from upscale.batch.team import Team
     from upscale.engine import Upscaler
 
 
@@ -93,7 +94,9 @@ def run(
         int | None,
         typer.Option(metavar="N", help="Pixels that tiles share; default: what the network needs."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; all, or several: cuda:0,cuda:1.")
+    ] = "auto",
     precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.AUTO,
     format_: Annotated[
         str | None,
@@ -176,6 +179,7 @@ def run(
 ) -> None:
     """Enlarge pictures."""
     from upscale.batch.plan import Naming, plan
+    from upscale.batch.team import Team
     from upscale.catalog import known
 
     sizes = {
@@ -203,25 +207,32 @@ def run(
         raise UsageError("no picture is named", "for example: upscale photo.jpg -x 4")
     if wanted is None and native is not None:
         wanted = Target.parse(str(native))
+    team = Team.joined()
+    leads = team.rank == 0  # and speaks for all
 
     with tempfile.TemporaryDirectory(prefix="upscale-") as folder:
         streams = _Streams(given, output, Path(folder), naming, json=json)
 
         def planned(target: Target) -> list[Job]:
-            return plan(streams.inputs, streams.output, target, naming, recursive=recursive, force=force)
+            jobs = plan(streams.inputs, streams.output, target, naming, recursive=recursive, force=force)
+            if not team.alone and any(job.root is None for job in jobs):
+                raise UsageError(
+                    f"torchrun: {team.world} processes need a folder of results to share", "name one with --output"
+                )
+            return jobs
 
         jobs = [] if wanted is None else planned(wanted)
         if dry_run and wanted is not None:
-            _dry_run(jobs, wanted, json=json)
+            if leads:
+                _dry_run(jobs, wanted, json=json)
             return
 
         from upscale.batch import pipeline
-        from upscale.engine import load
 
-        prepare(model, denoise, offline=offline, quiet=quiet or json)
-        upscaler = load(
+        prepare(model, denoise, offline=offline, quiet=quiet or json or not leads)
+        upscalers = _load(
+            _devices(device, gpu, team),
             model,
-            device=_device(device, gpu),
             precision=precision,
             tiling=tiling,
             denoise=denoise,
@@ -229,14 +240,15 @@ def run(
             offline=offline,
         )
         if wanted is None:  # the scale of a file is known once it is read
-            wanted = upscaler.native
+            wanted = upscalers[0].native
             jobs = planned(wanted)
             if dry_run:
-                _dry_run(jobs, wanted, json=json)
+                if leads:
+                    _dry_run(jobs, wanted, json=json)
                 return
         settings = settings_for(
             model,
-            upscaler,
+            upscalers[0],
             wanted,
             quality=quality,
             background=behind,
@@ -246,28 +258,35 @@ def run(
             denoise=denoise,
             tta=tta,
         )
-        report = Report(len(jobs), json=json, quiet=quiet or streams.to_stdout, verbose=verbose)
+        report = Report(len(jobs), json=json and leads, quiet=quiet or streams.to_stdout or not leads, verbose=verbose)
         try:
             with report.bars:
                 pipeline.run(
                     jobs,
-                    upscaler,
+                    upscalers,
                     settings,
-                    on_tile=report.on_tile,
-                    on_end=report.on_end,
+                    on_tile=report.on_tile if leads else _ignore,
+                    on_end=report.on_end if leads else _ignore,
                     writers=writers,
                     retry_failed=retry_failed,
                     redo=force,
+                    team=team,
                 )
         except KeyboardInterrupt:
             report.summary()
             raise typer.Exit(130) from None
         except DiskFull:  # told with the picture that it stopped
-            console.notice(f"stopped: {report.done} of {len(jobs)} pictures are done, the others were not begun")
-        report.summary()
+            if leads:
+                console.notice(f"stopped: {report.done} of {len(jobs)} pictures are done, the others were not begun")
+        if report.has_news or team.attempt == 0:  # torchrun starts again what ended with failures
+            report.summary()
         streams.send(report.done)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _ignore(*_: Any, **__: Any) -> None:
+    """Leave it to the leader of the team to say."""
 
 
 def settings_for(
@@ -412,14 +431,48 @@ def _writers(jobs: str) -> int:
     return int(last)
 
 
-def _device(device: str, gpu: str | None) -> str:
-    if gpu is None or gpu == "auto":
-        return device
-    if gpu == "-1":
-        return "cpu"
-    if not gpu.isdigit():
-        raise UsageError(f"--gpu-id: {gpu!r} is not a number", "the same is --device cuda:0")
-    return f"cuda:{gpu}"
+def _devices(device: str, gpu: str | None, team: Team) -> list[str]:
+    """Return the devices that this process works on, by --device, or --gpu-id of the ncnn family, which lists them."""
+    from upscale.device import devices_of
+
+    if gpu is not None and gpu != "auto":
+        numbers = gpu.split(",")
+        if not all(number == "-1" or number.isdigit() for number in numbers):
+            raise UsageError(f"--gpu-id: {gpu!r} is not a number", "the same is --device cuda:0")
+        device = ",".join("cpu" if number == "-1" else f"cuda:{number}" for number in numbers)
+    if team.alone:
+        return devices_of(device)
+    names = devices_of("all" if device == "auto" else device)
+    return [names[team.local_rank % len(names)]]
+
+
+def _load(
+    devices: Sequence[str],
+    model: str,
+    *,
+    precision: Precision,
+    tiling: Tiling,
+    denoise: float | None,
+    tta: bool,
+    offline: bool,
+) -> list[Upscaler]:
+    """Return an upscaler for each of ``devices``, all of which give the same result."""
+    import torch
+
+    from upscale.engine import load
+
+    upscalers = [
+        load(model, device=name, precision=precision, tiling=tiling, denoise=denoise, tta=tta, offline=offline)
+        for name in devices
+    ]
+    if len({upscaler.precision for upscaler in upscalers}) > 1:
+        raise UsageError(
+            f"--device {','.join(devices)}: these compute in different precisions, so results would differ",
+            "--precision fp32 makes them the same",
+        )
+    if all(upscaler.device.type == "cpu" for upscaler in upscalers):
+        torch.set_num_threads(max(1, torch.get_num_threads() // len(upscalers)))
+    return upscalers
 
 
 def _listed(path: Path | None) -> list[str]:

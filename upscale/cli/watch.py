@@ -62,7 +62,7 @@ def watch(
                     jobs = [job for job in planned if job.source in complete]
                     report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
                     with report.bars:
-                        pipeline.run(jobs, upscaler, settings, on_tile=report.on_tile, on_end=report.on_end)
+                        pipeline.run(jobs, [upscaler], settings, on_tile=report.on_tile, on_end=report.on_end)
                 except UpscaleError as error:
                     console.error_line(error)
                 handled |= {path: now[path] for path in complete}
