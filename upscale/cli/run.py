@@ -84,6 +84,9 @@ def run(
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over eight orientations: slightly better, 8x slower.")
     ] = False,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="Change results until they reduce to their source.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     tile: Annotated[
         str,
@@ -226,6 +229,7 @@ def run(
             tiling=tiling,
             denoise=denoise,
             tta=tta,
+            faithful=faithful,
             offline=offline,
         )
         if wanted is None:  # the scale of a file is known once it is read
@@ -245,6 +249,7 @@ def run(
             skip_large=skip_large,
             denoise=denoise,
             tta=tta,
+            faithful=faithful,
         )
         report = Report(len(jobs), json=json, quiet=quiet or streams.to_stdout, verbose=verbose)
         try:
@@ -282,6 +287,7 @@ def settings_for(
     skip_large: bool = False,
     denoise: float | None = None,
     tta: bool = False,
+    faithful: bool = False,
 ) -> Settings:
     """Return what makes the results of ``upscaler``, which was loaded as ``model``, what they are."""
     from upscale import store
@@ -293,7 +299,8 @@ def settings_for(
     entries = [entry for stage in stages for part in stage for entry in part.entries]
     paths = ((entry, store.locate(entry)) for entry in entries)
     weights = tuple(entry.sha256 or store.sha256(path) for entry, path in paths if path is not None)
-    dials = ("" if denoise is None else f" denoise {denoise:g}") + (" tta" if tta else "")
+    dials = "" if denoise is None else f" denoise {denoise:g}"
+    dials += " tta" * tta + " faithful" * faithful
     made = Provenance(
         tool=f"upscale {__version__}", model=model, weights=weights, settings=f"{target} {upscaler.precision}{dials}"
     )
