@@ -55,7 +55,6 @@ def load(
     device: str = "auto",
     precision: Precision = Precision.AUTO,
     tiling: Tiling | None = None,
-    denoise: float | None = None,
     tta: bool = False,
     faithful: bool = False,
     offline: bool = False,
@@ -63,9 +62,9 @@ def load(
     """Return an upscaler for ``model``, which is fetched before if need be.
 
     ``model`` is a name or a family of the catalogue, a checkpoint file or a URL; ``a+b`` runs one network after the
-    other, ``a:0.7,b:0.3`` averages the weights of two like-built ones (ESRGAN, section 3.4). ``denoise`` in [0, 1] does
-    so with a network and its sibling. ``tta`` is the mean over eight orientations, eight times as slow. ``faithful``
-    changes results by back-projection until they reduce to their source.
+    other, ``a:0.7,b:0.3`` averages the weights of two like-built ones (ESRGAN, section 3.4). ``tta`` is the mean over
+    eight orientations, eight times as slow. ``faithful`` changes results by back-projection until they reduce to their
+    source.
 
     Raises:
         UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: the network cannot be had.
@@ -73,7 +72,7 @@ def load(
         DeviceUnavailable: the device is not there.
     """
     torch_device = resolve_device(device)
-    stages = [load_stage(stage, offline=offline) for stage in known().stages(model, denoise)]
+    stages = [load_stage(stage, offline=offline) for stage in known().stages(model)]
     *first, last = [[generator.folded() for generator in family] for family in stages]
     if first:  # of a family in front, the largest scale
         before = [max(family, key=lambda generator: generator.scale) for family in first]
