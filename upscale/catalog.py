@@ -107,7 +107,7 @@ class Catalog:
         if path.suffix in CHECKPOINT_SUFFIXES or path.parent != Path():
             raise UnknownWeights(f"{model}: no such checkpoint file")
         known_hint = f"`upscale models list` shows all; or give a file ({' '.join(CHECKPOINT_SUFFIXES)})"
-        near = did_you_mean(model, self.names)
+        near = did_you_mean(model.lower().replace("_", "-"), self.names)  # as RealESRGAN_x4plus is written elsewhere
         raise UnknownWeights(f"unknown model {model!r}", f"{near} {known_hint}" if near else known_hint)
 
     def stages(self, model: str) -> list[Stage]:

@@ -50,6 +50,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         (["-s", "2", "--suffix", "out"], "a_out.png", (20, 24)),
         (["-x", "2", "--name", "{stem}_{scale}x{ext}"], "a_2x.png", (20, 24)),
         (["-x", "2", "-g", "-1", "-j", "1:2:2", "-t", "0"], "a_x2.png", (20, 24)),
+        (["-x", "2", "-g", "-1,-1"], "a_x2.png", (20, 24)),
         (["-x", "2", "--fit", "3x3"], None, None),
         (["--fit", "3"], None, None),
         (["--width", "2.5"], None, None),
@@ -78,6 +79,27 @@ def test_sizes_and_names(
 def test_habits_of_other_tools(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run("-i", "a.png", "-o", "out", "-s", "2", "-f", "jpg")[0] == 0
     assert (tmp_path / "out" / "a.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["-i", "a.png", "-x"], "--tta"),
+        (["-x", "-f", "png", "-i", "a.png"], "--tta"),
+        (["-x", "a.png"], "--tta"),
+        (["a.png", "--fp32"], "--precision fp32"),
+        (["a.png", "-w", "1920"], "--width N"),
+        (["a.png", "-n", "RealESRGAN_x4plus"], "'realesrgan-x4plus'"),
+        (["a.png", "-n", "RealESRGAN_x4plus_anime_6B"], "'realesrgan-x4plus-anime'"),
+    ],
+)
+def test_habits_that_mean_something_else_here_are_answered(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code in (1, 2)
+    assert hint in " ".join(capsys.readouterr().err.partition("hint: ")[2].split())
 
 
 def test_a_list_of_inputs(run: Callable[..., Outcome], tmp_path: Path) -> None:

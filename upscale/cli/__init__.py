@@ -16,7 +16,7 @@ from upscale.cli.compare import check, compare
 from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
 from upscale.cli.models import MODELS
-from upscale.cli.run import run
+from upscale.cli.run import explain_habits, run
 from upscale.cli.train import train
 from upscale.cli.watch import watch
 from upscale.errors import UpscaleError, UsageError
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app.command()(command)
         name = f"upscale {arguments.pop(0)}"
     try:
+        if command is None and name == "upscale":
+            explain_habits(arguments)
         app(arguments, prog_name=name)
     except UpscaleError as error:
         error_line(error)

@@ -395,11 +395,37 @@ def parse_target(sizes: Mapping[Measure, str | None]) -> Target | None:
 
 
 _SIZE_HINTS = {
-    Measure.SCALE: "give a factor, for example -x 4 or -x 2.5",
+    Measure.SCALE: "give a factor, for example -x 4 or -x 2.5; what other tools call -x is --tta here",
     Measure.MEGAPIXELS: "for example --megapixels 24",
     Measure.FIT: "for example --fit 1920x1080",
     Measure.AT_LEAST: "for example --at-least 1920x1080",
 }
+
+
+_ELSEWHERE = {
+    "--model_name": "the same is -m NAME",
+    "--model_path": "the same is -m FILE",
+    "--fp32": "the same is --precision fp32",
+    "--tile_pad": "the same is --overlap N; without it the network says what it needs",
+    "--pre_pad": "leave it out: edges are padded as the network needs",
+    "--face_enhance": "leave it out: faces are enlarged like all else",
+    "--alpha_upsampler": "leave it out: transparency is enlarged always",
+    "--resume": "leave it out: a second run does only what is missing",
+    "-w": "the same is --width N",
+    "-r": "the same is --fit WxH or --at-least WxH; folders are taken with all below them",
+    "-c": "the same is --quality N",
+    "-z": "leave it out: the network says its scale",
+}
+"""Options of the well-known tools that have another name here, or none."""
+
+
+def explain_habits(arguments: Sequence[str]) -> None:
+    """Raise UsageError, with what is meant, for options that only other tools have."""
+    if arguments and arguments[-1] == "-x":
+        raise UsageError("-x: a factor is missing", _SIZE_HINTS[Measure.SCALE])
+    for argument in arguments:
+        if argument in _ELSEWHERE:
+            raise UsageError(f"{argument}: is not an option here", _ELSEWHERE[argument])
 
 
 def _tiling(tile: str, overlap: int | None) -> Tiling:
