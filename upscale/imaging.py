@@ -227,6 +227,10 @@ def bleed(pixels: Pixels, alpha: Pixels) -> Pixels:
     colours, mostly black, which a network would mix into the visible edge as a dark ring. Where ``alpha`` is not 0, the
     colour stays; elsewhere it becomes an average of the nearest visible colours (pull-push: Gortler et al. 1996,
     section 4.2, "The Lumigraph").
+
+    Premultiplied colours need none of this, but are worse: of a plain disc with an edge 0.5 to 20 pixels soft they miss
+    the colour by up to 200 levels, where little alpha divides what was rounded (at 16 bits by 99), these by none; and
+    laid on black or white, what the compact network makes of them is up to 10 dB further from the truth.
     """
     if alpha.all() or not alpha.any():
         return pixels

@@ -24,7 +24,7 @@ from upscale.batch.plan import Job, Naming, plan
 from upscale.engine import Upscaler
 from upscale.errors import DiskFull, OutputExists
 from upscale.files import part_prefix
-from upscale.images import Image, Provenance, read_image
+from upscale.images import Image, Provenance, read_image, write_image
 from upscale.images import write as write_module
 from upscale.models import build
 from upscale.options import Measure, Precision, Target, Tiling
@@ -281,14 +281,22 @@ def test_very_large_results_are_the_same_written_as_they_come(
     assert streamed.metadata == whole.metadata
 
 
-def test_a_disc_on_transparent_black_has_no_dark_ring(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("under", [0, 1], ids=["black", "white"])
+@pytest.mark.parametrize("softness", [0.01, 1, 8])  # pixels
+def test_a_disc_on_nothing_has_no_ring(
+    tmp_path: Path, softness: float, under: int, dtype: type[np.unsignedinteger]
+) -> None:
+    levels = np.iinfo(dtype).max
+    colour = np.array((200, 60, 40)) * (levels // 255)
     y, x = np.mgrid[0:40, 0:40]
-    inside = np.hypot(y - 19.5, x - 19.5) < 14
-    pixels = np.where(inside[..., None], (200, 60, 40), 0).astype(np.uint8)
-    alpha = np.where(inside, 255, 0).astype(np.uint8)
-    PILImage.fromarray(np.dstack((pixels, alpha))).save(tmp_path / "disc.png")
+    coverage = ((14 - np.hypot(y - 19.5, x - 19.5)) / softness + 0.5).clip(0, 1)
+    alpha = np.rint(coverage * levels).astype(dtype)
+    pixels = np.where(alpha[..., None] > 0, colour, under * levels).astype(dtype)
+    write_image(tmp_path / "disc.png", Image(pixels=pixels, alpha=alpha))
     run(plan([str(tmp_path / "disc.png")], None, X2.target, Naming()))
     image = read_image(tmp_path / "disc_x2.png")
     assert image.alpha is not None
     edge = image.pixels[image.alpha > 0].astype(int)
-    assert np.abs(edge - (200, 60, 40)).max() <= 2
+    assert np.abs(edge - colour).max() <= 2 * (levels // 255)
+    assert image.alpha.mean() == pytest.approx(alpha.mean(), rel=0.01)

@@ -21,9 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
 from upscale import __version__
 from upscale.cli import console
 
@@ -127,11 +124,10 @@ class Report:
             skipped = f"{self.skipped} skipped, " if self.skipped else ""
             console.err.print(f"{self.done} done, {skipped}{len(self.failed)} failed", style="bold")
         if self.failed and (self.total > 1 or earlier):
-            table = Table(box=None, show_header=False, padding=(0, 2))
+            width = max(len(str(failure.job.source)) for failure in self.failed)
             for failure in self.failed:
                 reason = failure.error.message.removeprefix(f"{failure.job.source}: ")
-                table.add_row(Text(str(failure.job.source)), Text(reason))
-            console.err.print(table)
+                console.err.print(f"  {failure.job.source!s:<{width}}  {reason}", markup=False)
         if earlier:
             console.err.print("--retry-failed tries those again that failed in an earlier run", style="bold")
 

@@ -10,7 +10,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from upscale.images.metadata import Metadata, read_metadata, upright
 
 _BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
 _SUBFILE_TYPE = 254
-_TURNED_BY_PILLOW = ("TIFF",)
-"""Formats of which Pillow shows the size upright from the start and the pixels once they are loaded."""
+_TURNED_BY_DECODERS = ("TIFF",)
+"""Formats that decoders turn themselves: Pillow shows the size upright from the start, and the pixels once they are
+loaded; OpenCV turns them whatever its flags say."""
 _READABLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB")
 _SEVERAL = {row.name: row.several for row in FORMATS}
 _SIGNATURES = {  # of formats that need a plug-in; ISO 14496-12, section 4.3, and ISO 18181-2
@@ -61,7 +62,9 @@ def decode(data: bytes, name: str) -> Image:
         with warnings.catch_warnings(action="ignore"), PILImage.open(io.BytesIO(data)) as opened:
             return _decode(data, opened, name)
     except UnidentifiedImageError as error:
-        raise UnreadableImage(f"{name}: not an image, or of a kind that is not supported") from error
+        raise UnreadableImage(
+            f"{name}: not an image, damaged at its beginning, or of a kind that is not supported"
+        ) from error
     except PILImage.DecompressionBombError as error:
         raise UnreadableImage(
             f"{name}: claims more than {2 * (PILImage.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels, the limit",
@@ -98,7 +101,7 @@ def read_header(path: Path) -> Header | None:
     """Return the size of the picture at ``path`` without decoding it; None if that needs more than a look."""
     try:
         with warnings.catch_warnings(action="ignore"), PILImage.open(path) as opened:
-            lying = _orientation(opened) > 4 and opened.format not in _TURNED_BY_PILLOW
+            lying = _orientation(opened) > 4 and opened.format not in _TURNED_BY_DECODERS
             return Header(*(opened.size if lying else opened.size[::-1]))
     except Exception:  # whatever is wrong with the file is said when its turn comes
         return None
@@ -129,6 +132,8 @@ def _load_plugin(data: bytes, name: str) -> None:
 
 def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     kind = opened.format or ""
+    if kind == "JXL" and (xmp := _xmp_box(data)):
+        opened.info["xmp"] = xmp  # which the plug-in leaves out
     count = getattr(opened, "n_frames", 1)
     several = _SEVERAL.get(kind, Several.NO)
     notices = []
@@ -142,7 +147,7 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
         if count > 1:
             notices.append(f"holds {count} pictures; only the first is used")
         frames = (_single(data, opened, name, 0),)
-    if kind == "AVIF" and _is_deep_avif(data):
+    if (kind == "AVIF" and _is_deep_avif(data)) or (kind == "HEIF" and opened.info.get("bit_depth", 8) > 8):
         notices.append("has more than 8 bits a channel; reduced to 8")
     lossy = kind in ("JPEG", "MPO", "AVIF", "HEIF") or (kind == "WEBP" and b"VP8 " in data[:4096])
     return replace(frames[0], following=frames[1:], lossy=lossy, notices=(*frames[0].notices, *notices))
@@ -197,6 +202,19 @@ def _is_deep(data: bytes, opened: PILImage.Image) -> bool:
     return opened.mode.startswith("I;16")
 
 
+def _xmp_box(data: bytes) -> bytes | None:
+    """Return the XMP of a JPEG XL container: ISO/IEC 18181-2, section 9."""
+    at = 0
+    while at + 8 <= len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind == b"xml ":
+            return data[at + 8 : at + size if size else None]
+        if size < 8:  # up to the end of the file, or longer than 4 GB
+            return None
+        at += size
+    return None
+
+
 def _is_deep_avif(data: bytes) -> bool:
     at = data.find(b"av1C")  # AV1 codec configuration: its third byte holds high_bitdepth
     return at >= 0 and bool(data[at + 6] & 0x40)
@@ -218,7 +236,7 @@ def _eight_bit(opened: PILImage.Image, name: str) -> Image:
         metadata = replace(metadata, icc=None)  # it describes inks, not the result
     mode = "RGBA" if opened.has_transparency_data else "RGB"
     pixels = np.asarray(opened.convert(mode))
-    if kind not in _TURNED_BY_PILLOW:
+    if kind not in _TURNED_BY_DECODERS:
         pixels = upright(pixels, orientation)
     return Image(
         pixels=np.ascontiguousarray(pixels[..., :3]),
@@ -231,11 +249,14 @@ def _eight_bit(opened: PILImage.Image, name: str) -> Image:
 
 def _deep(data: bytes, opened: PILImage.Image, name: str, index: int) -> Image:
     metadata, orientation = read_metadata(opened)
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    _, decoded = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, range=(index, index + 1))
+    if opened.format == "JXL":  # which OpenCV does not know; its plug-in has 16 bits for grey alone
+        decoded: Sequence[Pixels] = [np.asarray(opened)]
+    else:
+        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+        _, decoded = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, range=(index, index + 1))
     if not decoded or decoded[0].dtype != np.uint16:
         raise UnreadableImage(f"{name}: damaged, or a kind of 16-bit picture that is not supported")
-    array = upright(decoded[0], orientation)
+    array = decoded[0] if opened.format in _TURNED_BY_DECODERS else upright(decoded[0], orientation)
     if array.ndim == 2:
         pixels, alpha = np.repeat(array[..., None], 3, 2), None
     else:
