@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import network, picture
+from upscale import engine
 from upscale.engine import Upscaler, _Network
 from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
 from upscale.images import Image
@@ -52,6 +53,15 @@ def test_tiled_equals_untiled_at_every_tile_and_image_size(config: dict[str, Any
         whole = upscaler(generator, size=256).upscale(image)
         tiled = upscaler(generator, size=rng.randint(64, 160)).upscale(image)
         assert levels(whole.image, tiled.image) <= 1
+
+
+def test_a_wide_picture_is_done_in_lower_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image(pixels=picture(300, 200))
+    usual = upscaler(strong(**COMPACT)).upscale(image)
+    monkeypatch.setattr(engine, "STRIP", 3 * 4 * 2**2 * 200 * 80)
+    low = upscaler(strong(**COMPACT)).upscale(image)
+    assert (usual.tiles, low.tiles) == (1, 5)
+    assert levels(usual.image, low.image) <= 1
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4])

@@ -31,6 +31,7 @@ from upscale.tiling import Span, plan_spans
 EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equal the untiled result
 CORE = 32  # LR pixels that a tile of an exact network adds at least along each axis
 ROWS = 64  # of a result that become integers at a time
+STRIP = 1 << 28  # bytes of a row of tiles' result, which is in memory at full width: tiles of wide pictures are lower
 FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
 
 OnTile = Callable[[int, int], None]
@@ -271,7 +272,10 @@ class Upscaler:
         """Return the rows and the columns of tiles for an image of ``height`` by ``width``."""
         size, overlap, hard = self._geometry(network.generator)
         m = network.generator.multiple_of
-        rows, columns = (plan_spans(n, size, overlap, hard=hard, multiple_of=m) for n in (height, width))
+        fitting = STRIP // (3 * 4 * network.scale**2 * width)
+        lower = -(-max(MIN_TILE, 2 * overlap, fitting) // m) * m
+        sizes = ((height, min(size, lower)), (width, size))
+        rows, columns = (plan_spans(n, size, overlap, hard=hard, multiple_of=m) for n, size in sizes)
         return rows, columns
 
     def _count_tiles(self, passes: Sequence[_Network], height: int, width: int) -> int:

@@ -24,7 +24,7 @@ from upscale.batch.plan import Job, Naming, plan
 from upscale.engine import Upscaler
 from upscale.errors import DiskFull, OutputExists
 from upscale.files import part_prefix
-from upscale.images import Image, Provenance, read_image, write_image
+from upscale.images import LARGE, Image, Provenance, read_image, write_image
 from upscale.images import write as write_module
 from upscale.models import build
 from upscale.options import Measure, Precision, Target, Tiling
@@ -268,7 +268,7 @@ def test_very_large_results_are_the_same_written_as_they_come(
 ) -> None:
     PILImage.fromarray(picture(150, 70)).convert(mode).save(tmp_path / f"a{suffix}", dpi=(300, 300))
     results = []
-    for large in (pipeline.LARGE, 0):
+    for large in (LARGE, 0):
         monkeypatch.setattr(pipeline, "LARGE", large)
         output = tmp_path / f"{large}{suffix}"
         target = Target.parse("2.5")

@@ -142,6 +142,15 @@ def test_dry_run_says_everything_and_does_nothing(run: Callable[..., Outcome], t
     assert (planned["event"], planned["width"], planned["height"]) == ("plan", 20, 24)
 
 
+def test_dry_run_of_a_very_large_result_knows_that_it_is_never_whole(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    PILImage.new("1", (12_500, 12_500)).save(tmp_path / "wide.png")
+    code, out, err = run("wide.png", "-x", "8", "-f", "tif", "--dry-run")
+    assert (code, out.strip()) == (0, "wide.png 12500x12500 -> wide_x8.tif 100000x100000")
+    assert "10000.0 megapixels, about 17000 MB of disk and 1006 MB of memory" in err
+
+
 def test_events(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")

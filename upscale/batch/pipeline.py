@@ -29,6 +29,7 @@ from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
 from upscale.files import replacing
 from upscale.images import (
+    LARGE,
     Image,
     Pixels,
     Provenance,
@@ -43,8 +44,6 @@ from upscale.images import (
 from upscale.options import Target
 
 READ_AHEAD = 2
-LARGE = 1 << 28
-"""Bytes of a result above which it is written as it comes, in the formats that can, and never whole in memory."""
 _POLL = 0.2  # seconds between looks at a picture that another run works on
 
 

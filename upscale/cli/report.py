@@ -18,7 +18,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from upscale import __version__
@@ -136,7 +138,7 @@ def show_plan(jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace
     """Print what would be done: ``sizes`` are height and width of the results, ``pace`` seconds a megapixel."""
     from upscale.images import format_of
 
-    total_bytes, total_pixels, largest = 0, 0, 0
+    total_bytes, total_pixels, memory = 0, 0, 0
     if json:
         console.event({"event": "start", "schema": SCHEMA, "version": __version__, "pictures": len(jobs)})
     for job, size in zip(jobs, sizes, strict=True):
@@ -144,7 +146,7 @@ def show_plan(jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace
         estimate = round(pixels * format_of(job.output).bytes_per_pixel)
         total_bytes += estimate
         total_pixels += pixels
-        largest = max(largest, pixels)
+        memory = max(memory, _memory(job, pixels))
         if json:
             facts = {
                 "input": str(job.source),
@@ -163,9 +165,22 @@ def show_plan(jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace
         time = "" if pace is None else f", about {pace * total_pixels / 1e6:.0f} s"
         console.err.print(
             f"{len(jobs)} pictures, {total_pixels / 1e6:.1f} megapixels{time}, about {total_bytes / 1e6:.0f} MB of disk"
-            f" and {largest * 3 * _IN_FLIGHT / 1e6:.0f} MB of memory beside the network's",
+            f" and {memory / 1e6:.0f} MB of memory beside the network's",
             markup=False,
         )
+        folder = next(folder for folder in jobs[0].output.absolute().parents if folder.exists())
+        free = shutil.disk_usage(folder).free
+        if free < total_bytes:
+            console.notice(f"{folder}: the disk has {free / 1e6:.0f} MB left, less than that")
+
+
+def _memory(job: Job, pixels: int) -> int:
+    """Estimate the bytes that ``job`` takes beside the network, with a result of ``pixels`` of 8 bits."""
+    from upscale.images import LARGE, format_of, takes_bands
+
+    if 3 * pixels > LARGE and takes_bands(format_of(job.output)):
+        return 3 * prod(job.size or (0, 0)) + 2 * LARGE  # a strip of tiles, and the one before
+    return 3 * pixels * _IN_FLIGHT
 
 
 _IN_FLIGHT = 4  # results that may be in memory at once: one being made, two being written, one on its way

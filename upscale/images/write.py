@@ -23,6 +23,8 @@ from upscale.images.tiff import TiffPage, write_tiff
 Colour = tuple[int, int, int]
 """RGB, 0 to 255."""
 
+LARGE = 1 << 28
+"""Bytes of a result above which it is written as it comes, in the formats that can, and never whole in memory."""
 WHITE: Colour = (255, 255, 255)
 _BIG_TIFF = 2**32 - 2**26  # bytes; what compression does not shrink and the metadata must fit below 4 GB
 
@@ -72,7 +74,12 @@ def write_bands(path: Path | str, like: Image, height: int, width: int, bands: I
 
 def can_stream(path: Path, image: Image) -> bool:
     """Tell whether a picture like ``image`` can be written to ``path`` row by row."""
-    return format_of(path).name in _WRITERS and image.alpha is None and not image.following
+    return takes_bands(format_of(path)) and image.alpha is None and not image.following
+
+
+def takes_bands(row: ImageFormat) -> bool:
+    """Tell whether opaque single pictures can be written row by row in this format."""
+    return row.name in _WRITERS
 
 
 def check_size(name: str, row: ImageFormat, height: int, width: int) -> None:
