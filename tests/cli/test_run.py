@@ -89,6 +89,7 @@ def test_habits_of_other_tools(run: Callable[..., Outcome], tmp_path: Path) -> N
         (["-x", "a.png"], "--tta"),
         (["a.png", "--fp32"], "--precision fp32"),
         (["a.png", "-w", "1920"], "--width N"),
+        (["a.png", "--tile_pad=10"], "--overlap N"),
         (["a.png", "-n", "RealESRGAN_x4plus"], "'realesrgan-x4plus'"),
         (["a.png", "-n", "RealESRGAN_x4plus_anime_6B"], "'realesrgan-x4plus-anime'"),
     ],

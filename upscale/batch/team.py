@@ -1,7 +1,9 @@
 """Several processes that share the pictures of one run: ``torchrun --nproc-per-node N -m upscale DIR -o OUT``.
 
-Each begins with its share of the pixels and then takes what the others have not begun; the journal's claims keep them
-apart. A process that is lost costs the picture it had in work, which another or its successor does.
+Each begins with its share of the pixels and then takes what the others have not begun; the journal's claims keep
+them apart, and the first one speaks for all. ``torchrun`` gives each one thread unless OMP_NUM_THREADS says otherwise.
+It starts all again, up to ``--max-restarts`` times, when one is lost, which costs the pictures in work, and when the
+first one ends with exit code 1 because pictures failed, which are then not tried again.
 """
 
 from __future__ import annotations

@@ -423,9 +423,9 @@ def explain_habits(arguments: Sequence[str]) -> None:
     """Raise UsageError, with what is meant, for options that only other tools have."""
     if arguments and arguments[-1] == "-x":
         raise UsageError("-x: a factor is missing", _SIZE_HINTS[Measure.SCALE])
-    for argument in arguments:
-        if argument in _ELSEWHERE:
-            raise UsageError(f"{argument}: is not an option here", _ELSEWHERE[argument])
+    for option in (argument.partition("=")[0] for argument in arguments):
+        if option in _ELSEWHERE:
+            raise UsageError(f"{option}: is not an option here", _ELSEWHERE[option])
 
 
 def _tiling(tile: str, overlap: int | None) -> Tiling:
