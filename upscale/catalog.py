@@ -19,7 +19,7 @@ from upscale.config import did_you_mean, parse
 from upscale.errors import ConfigError, UnknownWeights, UsageError
 from upscale.files import replacing
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param", ".bin")
 DEFAULT_MODEL = "compact"
 _PACKAGE = Path(__file__).parent
 
@@ -101,6 +101,10 @@ class Catalog:
         path = Path(model)
         if path.is_file():
             summary, license_ = f"the file {path}", "unknown"
+            if path.suffix == ".param":  # ncnn's graph: the weights lie beside it
+                path = path.with_suffix(".bin")
+                if not path.is_file():
+                    raise UnknownWeights(f"{model}: its weights are not here", f"put {path.name} beside it")
             return [
                 WeightsEntry(name=path.stem, summary=summary, network=None, license=license_, file=str(path.resolve()))
             ]

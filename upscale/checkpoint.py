@@ -34,6 +34,7 @@ from upscale.imaging import resize
 from upscale.models import GENERATORS, Generator, build
 from upscale.models.base import read_notes
 from upscale.models.features import EXTRACTORS, FeatureExtractor
+from upscale.models.ncnn import read_ncnn
 from upscale.models.order import spell
 
 WRAPPERS = (
@@ -162,11 +163,17 @@ def recognise(state_dict: Mapping[str, Tensor], path: Path) -> Mapping[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the dictionary in ``path``, whichever kind of file it is, after a look at what it claims to hold."""
+    """Return the dictionary in ``path``, whichever kind of file it is, after a look at what it claims to hold.
+
+    Of ncnn's two files, either may be ``path``.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(16)
-        if start[:4] == b"PK\3\4":
+        if path.suffix in (".param", ".bin") and path.with_suffix(".param").is_file():
+            size = path.with_suffix(".bin").stat().st_size
+            content = read_ncnn(path.with_suffix(".bin"))
+        elif start[:4] == b"PK\3\4":
             size = _check_zip(path)
             content = _unpickle(path)
         elif start[8:9] == b"{":
