@@ -21,6 +21,8 @@ from upscale.files import replacing
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param", ".bin")
 DEFAULT_MODEL = "compact"
+OPENMODELDB = "openmodeldb:"
+"""Begins the names of networks that the index of openmodeldb.info describes."""
 _PACKAGE = Path(__file__).parent
 
 
@@ -98,6 +100,10 @@ class Catalog:
         if model.startswith(("https://", "http://")):
             known = [entry for entry in self.entries.values() if model in entry.url]
             return known[:1] or [_unpinned(model)]
+        if model.startswith(OPENMODELDB):
+            return [
+                WeightsEntry(name=model, summary="in the index of openmodeldb.info", network=None, license="unknown")
+            ]
         path = Path(model)
         if path.is_file():
             summary, license_ = f"the file {path}", "unknown"
