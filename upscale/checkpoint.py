@@ -34,6 +34,7 @@ from upscale.imaging import resize
 from upscale.models import GENERATORS, Generator, build
 from upscale.models.base import read_notes
 from upscale.models.features import EXTRACTORS, FeatureExtractor
+from upscale.models.foreign import recognised_by_spandrel
 from upscale.models.ncnn import read_ncnn
 from upscale.models.order import spell
 
@@ -88,7 +89,15 @@ def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Gene
     Raises:
         IncompatibleCheckpoint: not a checkpoint, of no known architecture, or keys that do not match exactly.
     """
-    fit = _identify(list(_candidates(_read(path))), path, network)
+    candidates = list(_candidates(_read(path)))
+    try:
+        fit = _identify(candidates, path, network)
+    except IncompatibleCheckpoint:
+        foreign = (recognised_by_spandrel(state_dict) for state_dict in candidates if network is None)
+        found = next((generator for generator in foreign if generator is not None), None)
+        if found is None:
+            raise
+        return found
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in fit.tensors.items()}
     fit.generator.load_state_dict(tensors, assign=True)
     return fit.generator.requires_grad_(False).eval()
@@ -125,7 +134,7 @@ def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any]
 
 def describe(generator: Generator) -> dict[str, Any]:
     """Return the table ``{"arch": ..., hyper-parameters}`` from which ``build`` makes the like of ``generator``."""
-    arch = next(name for name, cls in GENERATORS.items() if type(generator) is cls)
+    arch = next((name for name, cls in GENERATORS.items() if type(generator) is cls), "spandrel")
     config = generator.config
     return {"arch": arch, **{field: getattr(config, field) for field in config.__dataclass_fields__}}
 
@@ -477,7 +486,8 @@ def _unknown(state_dict: Mapping[str, Tensor], path: Path) -> IncompatibleCheckp
     else:
         told = f"nearest is {nearest}, with other tensors missing or of another shape"
     return IncompatibleCheckpoint(
-        f"{path}: of no known architecture; {told}", f"known are {', '.join(foreign)}; see `upscale models info`"
+        f"{path}: of no known architecture; {told}",
+        f"known are {', '.join(foreign)}; with `pip install spandrel`, what that library knows",
     )
 
 
