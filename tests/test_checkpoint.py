@@ -75,6 +75,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         "log": collections.defaultdict(list, loss=[0.5]),
         "model": s,
     },
+    "profiled": lambda s: {**s, "total_ops": torch.zeros(1), "body.0.total_params": torch.zeros(1)},
     "half": lambda s: {k: v.half() for k, v in s.items()},
 }
 
@@ -142,6 +143,15 @@ def test_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
         ) as caught:
             load_generator(path)
         assert "torch.save(network.state_dict()" in str(caught.value.hint)
+
+
+def test_torchscript_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("net/code/__torch__.py", "class Net(Module): ...")
+    with pytest.raises(IncompatibleCheckpoint, match="a TorchScript program"):
+        load_generator(path)
 
 
 class Evil:

@@ -47,6 +47,7 @@ PREFIXES = (
     *("module.", "_orig_mod."),
     *("generator_ema.", "generator.", "g_model.", "netG.", "net_g.", "gen.", "g.", "G.", "model.", "net."),
 )
+COUNTERS = ("total_ops", "total_params")  # left in a network by the profiler thop
 METADATA_KEY = "upscale"
 """Key of our JSON object in the metadata of a safetensors file: network, and how it was trained."""
 
@@ -250,6 +251,11 @@ def _check_zip(path: Path) -> int:
         raise _too_much(path, f"{entries} parts")
     with zipfile.ZipFile(path) as archive:
         files = archive.infolist()
+        if any("/code/" in info.filename for info in files):
+            raise IncompatibleCheckpoint(
+                f"{path}: a TorchScript program, not just weights; it is not opened",
+                "whoever trusts it takes its weights out: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')",
+            )
         total = sum(info.file_size for info in files)
         if total > max(HARMLESS, MAX_INFLATION * path.stat().st_size):
             raise _too_much(path, f"{total / 2**20:.0f} MiB in {path.stat().st_size / 2**20:.1f}")
@@ -270,6 +276,7 @@ def _check_pickle(file: IO[bytes], path: Path) -> None:
 def _state_dicts(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
     """Yield the state dicts in ``content``, the preferred ones first."""
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in COUNTERS}
     if any("." in key for key in tensors):
         yield tensors
     for wrapper in sorted(content, key=lambda key: WRAPPERS.index(key) if key in WRAPPERS else len(WRAPPERS)):

@@ -129,7 +129,8 @@ CASES: dict[str, tuple[Generator, Callable[[Generator, bool], Graph]]] = {
 
 
 def run_by_ncnn(path: Path, lr: Tensor) -> Tensor:
-    ncnn = pytest.importorskip("ncnn")
+    import ncnn
+
     net = ncnn.Net()
     net.opt.num_threads = 1
     net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
@@ -153,7 +154,16 @@ def test_graph_is_the_network_that_it_was_written_from(arch: str, half: bool, tm
         loaded = load_generator(given)
         assert describe(loaded) == describe(net)
         torch.testing.assert_close(loaded(lr), net(lr), atol=2e-3 if half else 1e-6, rtol=0)
-    torch.testing.assert_close(run_by_ncnn(path, lr), loaded(lr), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("arch", CASES)
+def test_ncnn_itself_gives_the_same(arch: str, half: bool, tmp_path: Path) -> None:
+    pytest.importorskip("ncnn")
+    net, write = CASES[arch]
+    path = write(net, half).save(tmp_path / "net.param")
+    lr = torch.rand(1, 3, 9, 12)
+    torch.testing.assert_close(run_by_ncnn(path, lr), load_generator(path)(lr), atol=1e-4, rtol=0)
 
 
 def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
