@@ -86,6 +86,7 @@ def test_modules_import_only_lower_floors(path: Path) -> None:
         ["bench", "--help"],
         ["check", "--help"],
         ["bench", "-m", "bicubix"],
+        ["try", "a.png", "-m", "bicubix"],
         ["no-such-file.png"],
     ],
 )

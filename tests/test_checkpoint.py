@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import json
 import os
 import pickle
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -51,6 +54,28 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "lightning": lambda s: {
         "state_dict": {**{f"discriminator.{k}": v for k, v in s.items()}, **{f"generator.{k}": v for k, v in s.items()}}
     },
+    "ema-first": lambda s: {"model": {k: v + 1 for k, v in s.items()}, "ema": s},
+    "generator_state_dict": lambda s: {
+        "generator_state_dict": s,
+        "discriminator_state_dict": {"a.weight": s["body.0.bias"]},
+    },
+    "a-module-around-it": lambda s: {"weights": {f"my_net.inner.{k}": v for k, v in s.items()}},
+    "mmagic": lambda s: {
+        "meta": {"time": "today"},
+        "state_dict": {
+            **{f"generator.{k}": v + 1 for k, v in s.items()},
+            **{f"generator_ema.{k}": v for k, v in s.items()},
+        },
+    },
+    "training-state": lambda s: {
+        "epoch": 3,
+        "best_psnr": np.float64(31.5),
+        "args": argparse.Namespace(lr=1e-4, out=Path("runs/x")),
+        "random": np.random.RandomState(0).get_state(),
+        "log": collections.defaultdict(list, loss=[0.5]),
+        "model": s,
+    },
+    "profiled": lambda s: {**s, "total_ops": torch.zeros(1), "body.0.total_params": torch.zeros(1)},
     "half": lambda s: {k: v.half() for k, v in s.items()},
 }
 
@@ -107,6 +132,26 @@ def test_denoiser_that_looks_like_an_old_esrgan_is_not_taken_for_one(tmp_path: P
     dncnn |= {"model.38.weight": torch.ones(1, 64, 3, 3)}
     with pytest.raises(IncompatibleCheckpoint, match="of no known architecture"):
         recognise(dncnn, tmp_path / "x.pth")
+
+
+def test_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "net.pth"
+    for content in (torch.nn.Conv2d(3, 3, 3), {"epoch": 1, "model": torch.nn.Conv2d(3, 3, 3)}):
+        torch.save(content, path)
+        with pytest.raises(
+            IncompatibleCheckpoint, match=r"holds Python objects \(torch\.nn\.modules\.conv\.Conv2d\)"
+        ) as caught:
+            load_generator(path)
+        assert "torch.save(network.state_dict()" in str(caught.value.hint)
+
+
+def test_torchscript_is_refused_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("net/code/__torch__.py", "class Net(Module): ...")
+    with pytest.raises(IncompatibleCheckpoint, match="a TorchScript program"):
+        load_generator(path)
 
 
 class Evil:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 from upscale import store
 from upscale.catalog import WeightsEntry, known, user_file
+from upscale.cli.models import prepare
 from upscale.download import Patience, check_address, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
 
@@ -338,3 +340,63 @@ def test_tampered_bundle_is_refused(server: Server, tmp_path: Path) -> None:
     (tmp_path / "c.zip").write_bytes(b"nothing")
     with pytest.raises(UnknownWeights, match="not a bundle"):
         store.unbundle(tmp_path / "c.zip", [net])
+
+
+def answer_json(content: object) -> Callable[[BaseHTTPRequestHandler], None]:
+    return lambda handler: without_ranges(handler, json.dumps(content).encode())
+
+
+def record(server: Server, **resource: object) -> dict[str, object]:
+    """A network as the index of OpenModelDB has it, its file on a page and on ``server``."""
+    urls = ["http://files.example/page/abc", server.url]
+    file = {"platform": "pytorch", "type": "pth", "size": len(DATA), "sha256": SHA256, "urls": urls, **resource}
+    others = [{"platform": "onnx", "type": "onnx", "urls": ["https://a.example/x.onnx"]}]
+    return {"name": "Foo", "license": "CC-BY-NC-4.0", "scale": 4, "resources": [*others, file]}
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_network_of_openmodeldb_is_fetched_once_and_pinned(
+    told: bool, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store, "INDEX", server.url.replace("net.pth", "models.json"))
+    found = record(server) if told else record(server, sha256=None, size=None)
+    server.answers = [answer_json({"4x-Foo": found}), whole]
+    prepare("openmodeldb:4x-Foo")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "licensed as CC-BY-NC-4.0" in said
+    assert f"{server.url}: sha256 {SHA256}; from now on" in said
+    (entry,) = known().find("openmodeldb:4x-Foo")
+    assert (entry.scale, entry.sha256, entry.license) == (4, SHA256, "CC-BY-NC-4.0")
+    path = store.locate(entry, offline=True)
+    assert path is not None
+    assert path.read_bytes() == DATA
+    assert ":" not in path.name
+    assert len(server.requests) == 2
+    path.unlink()
+    server.answers = [wrong_bytes]  # whatever the index now says, the file must be the same
+    with pytest.raises(DownloadFailed, match="gives a file of sha256"):
+        store.locate(entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("4x-Fo", {}, "no such network at openmodeldb.info"),
+        ("4x-Foo", {"platform": "onnx"}, "has no file for PyTorch"),
+    ],
+)
+def test_what_openmodeldb_does_not_have(
+    name: str, change: dict[str, str], message: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "INDEX", server.url)
+    server.answers = [answer_json({"4x-Foo": record(server, **change)})]
+    with pytest.raises(UnknownWeights, match=message) as caught:
+        prepare(f"openmodeldb:{name}")
+    assert caught.value.hint
+    assert not user_file().exists()
+    with pytest.raises(DownloadFailed, match="--offline forbids"):
+        prepare(f"openmodeldb:{name}", offline=True)
+    server.answers = [login_page]
+    with pytest.raises(DownloadFailed, match="web page"):
+        prepare(f"openmodeldb:{name}")
+    assert not list(store.folder().glob("*.json"))

@@ -19,8 +19,10 @@ from upscale.config import did_you_mean, parse
 from upscale.errors import ConfigError, UnknownWeights, UsageError
 from upscale.files import replacing
 
-CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param", ".bin")
 DEFAULT_MODEL = "compact"
+OPENMODELDB = "openmodeldb:"
+"""Begins the names of networks that the index of openmodeldb.info describes."""
 _PACKAGE = Path(__file__).parent
 
 
@@ -98,9 +100,17 @@ class Catalog:
         if model.startswith(("https://", "http://")):
             known = [entry for entry in self.entries.values() if model in entry.url]
             return known[:1] or [_unpinned(model)]
+        if model.startswith(OPENMODELDB):
+            return [
+                WeightsEntry(name=model, summary="in the index of openmodeldb.info", network=None, license="unknown")
+            ]
         path = Path(model)
         if path.is_file():
             summary, license_ = f"the file {path}", "unknown"
+            if path.suffix == ".param":  # ncnn's graph: the weights lie beside it
+                path = path.with_suffix(".bin")
+                if not path.is_file():
+                    raise UnknownWeights(f"{model}: its weights are not here", f"put {path.name} beside it")
             return [
                 WeightsEntry(name=path.stem, summary=summary, network=None, license=license_, file=str(path.resolve()))
             ]

@@ -6,18 +6,23 @@ plain containers, so no file can run code; and before anything is read, a file m
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import json
+import math
+import pathlib
 import pickle
 import pickletools
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -25,24 +30,56 @@ from torch import Tensor
 
 from upscale.errors import ConfigError, IncompatibleCheckpoint
 from upscale.files import replacing
+from upscale.imaging import resize
 from upscale.models import GENERATORS, Generator, build
 from upscale.models.base import read_notes
 from upscale.models.features import EXTRACTORS, FeatureExtractor
-from upscale.models.layout import Layout
+from upscale.models.foreign import recognised_by_spandrel
+from upscale.models.ncnn import read_ncnn
+from upscale.models.order import spell
 
 WRAPPERS = (
-    *("params_ema", "ema_state_dict", "params", "state_dict", "model_state_dict", "model"),
-    *("generator", "netG", "net_g", "gen", "g", "G"),
+    *("params_ema", "ema_state_dict", "net_g_ema", "generator_ema", "g_ema", "model_ema", "ema"),
+    *("params", "state_dict", "model_state_dict", "generator_state_dict", "model"),
+    *("generator", "g_model", "netG", "net_g", "gen", "g", "G"),
 )  # in order of preference
-PREFIXES = ("module.", "_orig_mod.", "generator.", "netG.", "net_g.", "gen.", "g.", "model.", "net.")
+PREFIXES = (
+    *("module.", "_orig_mod."),
+    *("generator_ema.", "generator.", "g_model.", "netG.", "net_g.", "gen.", "g.", "G.", "model.", "net."),
+)
+COUNTERS = ("total_ops", "total_params")  # left in a network by the profiler thop
 METADATA_KEY = "upscale"
 """Key of our JSON object in the metadata of a safetensors file: network, and how it was trained."""
+
+_SCALAR: Any = np.float64(0).__reduce__()[0]  # what NumPy's numbers and arrays are read with
+_ARRAY: Any = np.zeros(0).__reduce__()[0]
+# What whole training states hold beside tensors: the figures of a run and its options. All of it is data.
+PLAIN = (
+    *(dict, list, argparse.Namespace, pathlib.PurePosixPath),
+    *(np.dtype, np.ndarray, _SCALAR, _ARRAY),
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u4", "u8", "?")),
+)
+RENAMED: dict[str, Callable[..., Any]] = {
+    "numpy.core.multiarray.scalar": _SCALAR,  # NumPy 1's names
+    "numpy.core.multiarray._reconstruct": _ARRAY,
+    "__builtin__.dict": dict,
+    "__builtin__.list": list,
+    "collections.defaultdict": lambda *default: {},
+    "pathlib.PosixPath": pathlib.PurePosixPath,
+    "pathlib._local.PosixPath": pathlib.PurePosixPath,
+    "pytorch_lightning.utilities.parsing.AttributeDict": dict,
+    "lightning_fabric.utilities.data.AttributeDict": dict,
+    "lightning.fabric.utilities.data.AttributeDict": dict,
+}
 
 MAX_TENSORS = 30_000  # the largest networks have a few thousand
 MAX_HEADER = 16 << 20  # bytes; 30 000 tensors need less
 MAX_OPCODES = 1_000_000  # of a pickle: a tensor needs about 25
 MAX_INFLATION = 20  # weights hardly shrink when they are zipped
 HARMLESS = 64 << 20  # bytes that may come out of any zip
+FAITHFUL = 20.0  # dB: an enlargement, reduced again, is this near to its source or of another convention
+CERTAIN = 30.0  # dB: no need to try another
+DECISIVE = 3.0  # dB: by so much a convention must be better than the author's usual one to be believed
 
 
 def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Generator:
@@ -53,7 +90,15 @@ def load_generator(path: Path, network: Mapping[str, Any] | None = None) -> Gene
     Raises:
         IncompatibleCheckpoint: not a checkpoint, of no known architecture, or keys that do not match exactly.
     """
-    fit = _identify(list(_candidates(_read(path))), path, network)
+    candidates = list(_candidates(_read(path)))
+    try:
+        fit = _identify(candidates, path, network)
+    except IncompatibleCheckpoint:
+        foreign = (recognised_by_spandrel(state_dict) for state_dict in candidates if network is None)
+        found = next((generator for generator in foreign if generator is not None), None)
+        if found is None:
+            raise
+        return found
     tensors = {key: value.float() if value.is_floating_point() else value for key, value in fit.tensors.items()}
     fit.generator.load_state_dict(tensors, assign=True)
     return fit.generator.requires_grad_(False).eval()
@@ -90,7 +135,7 @@ def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any]
 
 def describe(generator: Generator) -> dict[str, Any]:
     """Return the table ``{"arch": ..., hyper-parameters}`` from which ``build`` makes the like of ``generator``."""
-    arch = next(name for name, cls in GENERATORS.items() if type(generator) is cls)
+    arch = next((name for name, cls in GENERATORS.items() if type(generator) is cls), "spandrel")
     config = generator.config
     return {"arch": arch, **{field: getattr(config, field) for field in config.__dataclass_fields__}}
 
@@ -128,11 +173,17 @@ def recognise(state_dict: Mapping[str, Tensor], path: Path) -> Mapping[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the dictionary in ``path``, whichever kind of file it is, after a look at what it claims to hold."""
+    """Return the dictionary in ``path``, whichever kind of file it is, after a look at what it claims to hold.
+
+    Of ncnn's two files, either may be ``path``.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(16)
-        if start[:4] == b"PK\3\4":
+        if path.suffix in (".param", ".bin") and path.with_suffix(".param").is_file():
+            size = path.with_suffix(".bin").stat().st_size
+            content = read_ncnn(path.with_suffix(".bin"))
+        elif start[:4] == b"PK\3\4":
             size = _check_zip(path)
             content = _unpickle(path)
         elif start[8:9] == b"{":
@@ -149,13 +200,18 @@ def _read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         if "operand" in str(error):  # not even a pickle, or one cut short
             raise _unreadable(path) from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        objects = f"Python objects ({named[1]})" if named else "Python objects"
         raise IncompatibleCheckpoint(
-            f"{path}: holds Python objects, not just tensors; it could run code and is not opened",
-            "ask its author for a safetensors file or a plain state dict",
+            f"{path}: holds {objects}, not just tensors; it could run code and is not opened",
+            "with its author's code: torch.save(network.state_dict(), 'weights.pth'); or ask for a safetensors file",
         ) from error
     except OSError as error:
         raise IncompatibleCheckpoint(f"{path}: {error.strerror or error}") from error
-    except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (
+        *(SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError),
+        *(AttributeError, MemoryError),  # a pickle of plain data can still ask for what is not there
+    ) as error:
         raise _unreadable(path) from error
     if not isinstance(content, Mapping) or not any(True for _ in _state_dicts(content)):
         raise IncompatibleCheckpoint(f"{path}: no state dict in it")
@@ -166,8 +222,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _unpickle(path: Path) -> Any:
-    with warnings.catch_warnings(action="ignore"):  # remarks on other versions of pickle
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # The last is what torch takes: a class, or a class and the name under which it is known to the file.
+    plain: list[Any] = [*PLAIN, *((as_, name) for name, as_ in RENAMED.items())]
+    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(plain):
+        return torch.load(path, map_location="cpu", weights_only=True)  # warnings: of other versions of pickle
 
 
 def _read_safetensors(path: Path, header: int) -> dict[str, Tensor]:
@@ -193,6 +251,11 @@ def _check_zip(path: Path) -> int:
         raise _too_much(path, f"{entries} parts")
     with zipfile.ZipFile(path) as archive:
         files = archive.infolist()
+        if any("/code/" in info.filename for info in files):
+            raise IncompatibleCheckpoint(
+                f"{path}: a TorchScript program, not just weights; it is not opened",
+                "whoever trusts it takes its weights out: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')",
+            )
         total = sum(info.file_size for info in files)
         if total > max(HARMLESS, MAX_INFLATION * path.stat().st_size):
             raise _too_much(path, f"{total / 2**20:.0f} MiB in {path.stat().st_size / 2**20:.1f}")
@@ -213,6 +276,7 @@ def _check_pickle(file: IO[bytes], path: Path) -> None:
 def _state_dicts(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
     """Yield the state dicts in ``content``, the preferred ones first."""
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in COUNTERS}
     if any("." in key for key in tensors):
         yield tensors
     for wrapper in sorted(content, key=lambda key: WRAPPERS.index(key) if key in WRAPPERS else len(WRAPPERS)):
@@ -235,7 +299,9 @@ def _without_prefixes(state_dict: dict[str, Tensor]) -> Iterator[dict[str, Tenso
             yield from _without_prefixes(inner)
             return
     yield state_dict
-    for prefix in PREFIXES[2:]:
+    first = next(iter(state_dict)).partition(".")[0] + "."  # of every name: that of a module around the network
+    shared = all(name.startswith(first) for name in state_dict)
+    for prefix in (*PREFIXES[2:], *([first] if shared and first not in PREFIXES else [])):
         inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         if inner:
             yield from _without_prefixes(inner)
@@ -253,6 +319,8 @@ class _Fit:
     tensors: Mapping[str, Tensor]
     faults: tuple[str, ...]
     """Why the tensors do not fit, in words; empty where they do."""
+    noted: bool = False
+    """Whether the file says itself what its tensors leave open."""
 
 
 def _identify(candidates: Sequence[Mapping[str, Tensor]], path: Path, network: Mapping[str, Any] | None) -> _Fit:
@@ -268,26 +336,94 @@ def _identify(candidates: Sequence[Mapping[str, Tensor]], path: Path, network: M
     for state_dict in candidates:
         for arch, cls in archs.items():
             for layout in (None, *cls.layouts):
-                fit = _fit(state_dict, arch, layout, path, network)
+                names = {name: name for name in state_dict} if layout is None else layout.translate(state_dict)
+                if names is None:
+                    continue
+                fit = _fit(state_dict, arch, names, layout.implies if layout else {}, path, network)
                 if fit is not None and not fit.faults:
-                    return fit
+                    return _tried(fit, named=True)[0] if network is None else fit
                 if fit is not None:
                     misfits.append(fit)
+    if network is None:
+        for state_dict in candidates:
+            tried = [_tried(fit, named=False) for fit in _in_order(state_dict, path)]
+            best, decibels = max(tried, key=lambda found: found[1], default=(None, 0.0))
+            if best is not None and decibels > FAITHFUL:
+                return best
     if misfits:
         nearest = min(misfits, key=lambda fit: len(fit.faults))
         raise IncompatibleCheckpoint(f"{path}: does not fit {nearest.arch}; {'; '.join(nearest.faults)}")
     raise _unknown(candidates[0], path)
 
 
+def _in_order(state_dict: Mapping[str, Tensor], path: Path) -> Iterator[_Fit]:
+    """Yield the networks whose layers follow each other like those of ``state_dict``, whatever they are called."""
+    letters = spell({name: tuple(value.shape) for name, value in state_dict.items()})
+    for arch, cls in GENERATORS.items():
+        layers = cls.in_order("".join(letters.values()))
+        if layers is None:
+            continue
+        ours = dict(zip(letters, layers, strict=True))
+        names = {name: f"{ours[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}" for name in state_dict}
+        fit = _fit(state_dict, arch, names, {}, path, None)
+        if fit is not None and not fit.faults and fit.generator.scale > 1:
+            yield fit
+
+
+def _tried(fit: _Fit, *, named: bool) -> tuple[_Fit, float]:
+    """Return ``fit`` with what its tensors leave open as a trial tells it, and how well it then does, in dB.
+
+    Authors differ in what they feed to a network and what comes out, and no tensor shows it. But an enlargement,
+    reduced to the size of its source, is the source again, and with another author's conventions it is far from it.
+    Weights that are not trained are near in none; they keep what is usual.
+    """
+    doubts = fit.generator.doubts(named=named)
+    usual = describe(fit.generator)
+    if named and (not doubts or fit.noted or any(value.is_meta for value in fit.tensors.values())):
+        return fit, 0.0
+    choices = ({**usual, **dict(zip(doubts, values, strict=True))} for values in itertools.product(*doubts.values()))
+    best, most, least = fit, -math.inf, -math.inf
+    for network in (usual, *choices):
+        try:
+            with torch.device("meta"):
+                generator = build(network, fit.arch)
+        except ConfigError:
+            continue
+        tensors = _completed(fit.tensors, generator)
+        decibels = _faith(generator, tensors)
+        if decibels > most:
+            best, most = _Fit(fit.arch, generator, tensors, ()), decibels
+        if network is usual:
+            least = decibels + DECISIVE
+            if decibels > CERTAIN:
+                break
+    return (best, most) if most > max(FAITHFUL, least if named else 0.0) else (fit, most)
+
+
+def _faith(generator: Generator, tensors: Mapping[str, Tensor]) -> float:
+    """Return how near an enlargement by ``generator`` with ``tensors``, reduced again, is to its source, in dB."""
+    floats = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+    generator.load_state_dict(floats, assign=True)
+    edge = 16  # pixels: enough to tell, and quick
+    y, x = torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="ij")
+    lr = torch.stack([0.5 + 0.45 * torch.sin((x + k * y) / 4 + k) for k in (0, 1, 2)])[None]  # [1, 3, 16, 16]
+    with torch.inference_mode():
+        sr = generator.eval()(lr)
+    error = (resize(sr, edge, edge) - lr).square().mean()
+    return float(-10 * torch.log10(error)) if torch.isfinite(error) else -math.inf
+
+
 def _fit(
-    state_dict: Mapping[str, Tensor], arch: str, layout: Layout | None, path: Path, given: Mapping[str, Any] | None
+    state_dict: Mapping[str, Tensor],
+    arch: str,
+    names: Mapping[str, str | None],
+    implied: Mapping[str, Any],
+    path: Path,
+    given: Mapping[str, Any] | None,
 ) -> _Fit | None:
-    """Return the network of ``arch`` with tensors named as in ``layout`` (None: as ours), None if it is none."""
-    names = {name: name for name in state_dict} if layout is None else layout.translate(state_dict)
-    if names is None:
-        return None
+    """Return the network of ``arch`` whose tensors are called ``names`` in the file (to ours), None if it is none."""
     tensors = {ours: state_dict[name] for name, ours in names.items() if ours is not None}
-    network = {"arch": arch, **(layout.implies if layout else {}), **(given or {})}
+    network = {"arch": arch, **implied, **(given or {})}
     notes = read_notes(tensors)
     tensors = {name: value for name, value in tensors.items() if "=" not in name}
     if given is None:
@@ -296,7 +432,7 @@ def _fit(
         if visible is None:
             return None
         scale = _scale_in_name(path) if "scale" in cls.unseen else {}
-        network = {"arch": arch, **scale, **visible, **(layout.implies if layout else {}), **notes}
+        network = {"arch": arch, **scale, **visible, **implied, **notes}
     try:
         with torch.device("meta"):
             generator = build(network, str(path))
@@ -304,11 +440,17 @@ def _fit(
         if given is None:
             return None
         raise IncompatibleCheckpoint(error.message, error.hint) from error
-    expected = generator.state_dict()
-    for name, value in expected.items():
-        if "=" in name or name.endswith(".num_batches_tracked"):  # old files lack the count, others' lack our notes
-            tensors.setdefault(name, torch.zeros_like(value, device="cpu"))
-    return _Fit(arch, generator, tensors, _faults(expected, tensors))
+    tensors = _completed(tensors, generator)
+    return _Fit(arch, generator, tensors, _faults(generator.state_dict(), tensors), bool(notes))
+
+
+def _completed(tensors: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+    """Return ``tensors`` with what files of others lack: our notes, and in old ones the count of batches."""
+    completed = {name: value for name, value in tensors.items() if "=" not in name}  # those of another trial
+    for name, value in generator.state_dict().items():
+        if "=" in name or name.endswith(".num_batches_tracked"):
+            completed.setdefault(name, torch.zeros_like(value, device="cpu"))
+    return completed
 
 
 def _scale_in_name(path: Path) -> dict[str, int]:
@@ -351,7 +493,8 @@ def _unknown(state_dict: Mapping[str, Tensor], path: Path) -> IncompatibleCheckp
     else:
         told = f"nearest is {nearest}, with other tensors missing or of another shape"
     return IncompatibleCheckpoint(
-        f"{path}: of no known architecture; {told}", f"known are {', '.join(foreign)}; see `upscale models info`"
+        f"{path}: of no known architecture; {told}",
+        f"known are {', '.join(foreign)}; with `pip install spandrel`, what that library knows",
     )
 
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
-from upscale.catalog import CHECKPOINT_SUFFIXES, WeightsEntry, known, read, user_file, write_user
+from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, read, user_file, write_user
+from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+
+INDEX = "https://openmodeldb.info/api/v1/models.json"
+"""All networks of OpenModelDB: name -> record with ``license``, ``scale`` and ``resources``."""
 
 
 def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | None = None) -> Path | None:
@@ -27,6 +34,7 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
         DownloadFailed: it cannot be had.
         ChecksumMismatch: the file is not the one that the catalogue describes.
     """
+    entry = resolve(entry, offline=offline)
     if entry.path is None and not entry.url:
         return None
     path = place(entry)
@@ -35,17 +43,77 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
         return path
     if path is None or not entry.url:
         raise UnknownWeights(f"{path}: the weights of {entry.name} are missing", "install the package again")
+    _check_online(entry, offline)
+    download(entry.url, path, sha256=entry.sha256, size=entry.bytes, on_bytes=on_bytes)
+    return path if entry.sha256 else _pin(entry, path)
+
+
+def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
+    """Return ``entry``, or what the index of OpenModelDB says of it: address, sha256 and licence.
+
+    From then on it is an entry of the user's own catalogue, so that a later change of the index is of no effect.
+
+    Raises:
+        UnknownWeights: it is not in the index, or not as a file for PyTorch.
+        DownloadFailed: the index cannot be had.
+    """
+    if entry.url or not entry.name.startswith(OPENMODELDB):
+        return entry
+    if entry.name in known().entries:
+        return known().entries[entry.name]
+    _check_online(entry, offline)
+    index = folder() / f".openmodeldb-{os.getpid()}.json"
+    try:
+        download([INDEX], index, sha256=None, size=None)
+        records = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DownloadFailed(
+            f"{INDEX}: not the index that it was", "give the file's own address: -m https://..."
+        ) from error
+    finally:
+        index.unlink(missing_ok=True)
+    found = _described(entry.name, records)
+    if found.sha256 is not None:  # else the file itself is pinned when it is here
+        add(found)
+    return found
+
+
+def _described(name: str, records: Mapping[str, Any]) -> WeightsEntry:
+    identity = name.removeprefix(OPENMODELDB)
+    if identity not in records:
+        near = did_you_mean(identity, records)
+        raise UnknownWeights(f"{name}: no such network at openmodeldb.info", near or "its pages show the names")
+    record = records[identity]
+    files = [r for r in record.get("resources", ()) if r.get("platform") == "pytorch" and r.get("urls")]
+    if not files:
+        raise UnknownWeights(f"{name}: openmodeldb.info has no file for PyTorch", "convert it, or choose another")
+    file = files[0]
+    # Addresses of pages, which some hosts show first, come after those of files.
+    urls = sorted(file["urls"], key=lambda url: Path(urlsplit(url).path).suffix not in CHECKPOINT_SUFFIXES)
+    return WeightsEntry(
+        name=name,
+        summary=str(record.get("name", identity)),
+        network=None,
+        license=str(record.get("license") or "unknown"),
+        scale=record.get("scale"),
+        url=tuple(urls),
+        sha256=file.get("sha256"),
+        bytes=file.get("size"),
+    )
+
+
+def _check_online(entry: WeightsEntry, offline: bool) -> None:
     if offline or os.environ.get("UPSCALE_OFFLINE"):
         raise DownloadFailed(
             f"{entry.name}: not on this machine, and --offline forbids to fetch it",
             f"fetch it where there is a network: `upscale models fetch {entry.name}`, or bring a bundle",
         )
-    download(entry.url, path, sha256=entry.sha256, size=entry.bytes, on_bytes=on_bytes)
-    return path if entry.sha256 else _pin(entry, path)
 
 
 def state(entry: WeightsEntry) -> str:
     """Return "built in", "bundled", "here", "to fetch" or "missing"."""
+    if not entry.url and entry.name.startswith(OPENMODELDB):
+        return "to fetch"
     path = place(entry)
     if path is None:
         return "built in"
@@ -63,7 +131,8 @@ def place(entry: WeightsEntry) -> Path | None:
     suffix = Path(urlsplit(entry.url[0]).path).suffix
     # A name alone may come from two places; the address tells them apart, and stays when the catalogue moves on.
     mark = entry.sha256 or hashlib.sha256(entry.url[0].encode()).hexdigest()
-    return folder() / f"{entry.name}-{mark[:8]}{suffix if suffix in CHECKPOINT_SUFFIXES else '.pth'}"
+    name = re.sub(r"[^\w.-]+", "-", entry.name)
+    return folder() / f"{name}-{mark[:8]}{suffix if suffix in CHECKPOINT_SUFFIXES else '.pth'}"
 
 
 def folder() -> Path:
@@ -146,7 +215,8 @@ def _pin(entry: WeightsEntry, path: Path) -> Path:
     digest = sha256(path)
     name = f"{entry.name}-{digest[:8]}" if entry.name in known().entries else entry.name
     pinned = replace(entry, name=name, sha256=digest, bytes=path.stat().st_size)
-    target = path.with_name(f"{name}-{digest[:8]}{path.suffix}")
+    target = place(pinned)
+    assert target is not None  # it has an address
     path.replace(target)
     add(pinned)
     return target

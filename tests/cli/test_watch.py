@@ -6,10 +6,19 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image as PILImage
 
-from tests.conftest import picture
+from tests.conftest import Run, picture
 from upscale.images import read_image
+
+
+def test_watch_fetches_nothing_offline(upscale_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
+    result = upscale_command(["watch", ".", "-o", "out", "-m", "4x-ultrasharp", "--offline"], tmp_path)
+    assert result.returncode == 1
+    assert "4x-ultrasharp: licensed as CC-BY-NC" in result.stderr
+    assert "--offline forbids to fetch it" in result.stderr
 
 
 def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) -> None:

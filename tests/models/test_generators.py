@@ -16,11 +16,12 @@ from upscale.checkpoint import describe, load_generator, recognise, save_generat
 from upscale.models import GENERATORS, Generator, build
 
 TRAINED = [arch for arch, cls in GENERATORS.items() if cls.recognise({}) is None and dataclasses.fields(cls.Config)[1:]]
-SMALL: dict[str, list[Any]] = {"num_block": [1, 2], "num_conv": [1, 2], "kernel": [3, 5, 9]}
+SMALL: dict[str, list[Any]] = {"num_block": [1, 2], "num_conv": [1, 2], "kernel": [3, 5, 9], "tail_kernel": [0, 3, 5]}
 SMALL |= {
     "kernels": [(9, 1, 5), (9, 5, 5), (3, 3, 3)],
     "num_feats": [(4, 3), (5,), (4, 4, 2)],
     "res_scale": [None, 0.1, 0.25],
+    "slope": [0.2, 0.01],
 }
 
 
@@ -42,7 +43,12 @@ def draw(arch: str, seed: int) -> dict[str, Any]:
             network[field.name] = rng.randint(2, 6)
     if arch == "rrdbnet":  # four channels that become one are an unshuffled one; scale 16 of a small picture is large
         network["num_out_ch"] = network["num_in_ch"]
-        network["unshuffle"] = network["unshuffle"] if network["scale"] < 8 else 1
+        network["unshuffle"] = network["unshuffle"] if network["scale"] in (1, 2, 4) else 1
+        network["values"] = network["values"] if network["num_in_ch"] == 3 else "unit"
+    if arch == "srgan" and network["num_ch"] == 1:
+        network |= {"input": "signed", "output": "plain"}
+    if network.get("scale") == 3 and "upsampler" in network:
+        network["upsampler"] = "shuffle"
     return network
 
 

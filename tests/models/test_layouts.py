@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.checkpoint import load_generator, recognise
+from upscale.errors import IncompatibleCheckpoint
 from upscale.models import GENERATORS
 from upscale.models.layout import Layout
 
@@ -321,6 +322,297 @@ def msrresnet() -> nn.Module:
     return Net(forward, conv_first=c(3, N), recon_trunk=seq(block(), block()), **ups, conv_last=c(N, 3))
 
 
+def signed(net: nn.Module) -> nn.Module:
+    """The author's own way from pixels to pixels, where values are in [-1, 1] on both sides."""
+    return Outside(net, lambda x: 2 * x - 1, lambda y: (y + 1) / 2)
+
+
+def imagenet(net: nn.Module) -> nn.Module:
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    return Outside(net, lambda x: (x - mean) / std, lambda y: y * std + mean)
+
+
+class Outside(nn.Module):
+    """What an author's script does before and behind the network, whose tensors keep their names."""
+
+    def __init__(self, net: nn.Module, before: Callable[[Tensor], Tensor], behind: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        for name, part in net.named_children():
+            self.add_module(name, part)
+        self.function, self.before, self.behind = net.function, before, behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.function(self, self.before(x)))  # type: ignore[operator]
+
+
+def residual_net(**parts: nn.Module) -> Net:
+    """Head, body, what follows the body, enlargement and tail, in this order; a connection around the second two."""
+    head, body, neck, ups, tail = parts
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first = getattr(m, head)(x)
+        y = first + getattr(m, neck)(getattr(m, body)(first))
+        return getattr(m, tail)(getattr(m, ups)(y))  # type: ignore[no-any-return]
+
+    return Net(forward, **parts)
+
+
+def normalised_ups(bias: bool, act: Callable[[], nn.Module]) -> nn.Sequential:
+    stages = ((c(N, 4 * N, bias=bias), nn.BatchNorm2d(4 * N), nn.PixelShuffle(2), act()) for _ in range(2))
+    return seq(*(layer for stage in stages for layer in stage))
+
+
+def lornatang_2020() -> nn.Module:
+    return residual_net(
+        conv1=seq(c(3, N, 9, False), nn.PReLU()),
+        residual_blocks=seq(named_block(bias=False), named_block(bias=False)),
+        conv2=seq(c(N, N, bias=False), nn.BatchNorm2d(N)),
+        upsampling=normalised_ups(False, nn.PReLU),
+        conv3=seq(c(N, 3, 9, False), nn.Tanh(), Half()),
+    )
+
+
+class Half(nn.Module):
+    """[-1, 1] to [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 1) / 2
+
+
+def erik_srgan() -> nn.Module:
+    def block() -> Net:
+        layers = c(N, N), nn.BatchNorm2d(N), nn.ReLU(), c(N, N), nn.BatchNorm2d(N)
+        return residual(*layers, name="conv_block")
+
+    return imagenet(
+        residual_net(
+            conv1=seq(c(3, N, 9), nn.ReLU()),
+            res_blocks=seq(block(), block()),
+            conv2=seq(c(N, N), nn.BatchNorm2d(N)),
+            upsampling=normalised_ups(True, nn.ReLU),
+            conv3=seq(c(N, 3, 9), nn.Tanh()),
+        )
+    )
+
+
+def aladdin_srgan() -> nn.Module:
+    def layer(k: int, norm: bool, act: bool, i: int = N) -> Net:
+        parts = {"cnn": c(i, N, k, bias=not norm), "bn": nn.BatchNorm2d(N) if norm else nn.Identity()}
+        normed: Callable[[Any, Tensor], Tensor] = lambda m, x: m.bn(m.cnn(x))  # noqa: E731
+        return Net((lambda m, x: m.act(normed(m, x))) if act else normed, **parts, act=nn.PReLU(N))
+
+    def block() -> Net:
+        first, second = layer(3, True, True), layer(3, True, False)  # the second has an activation that is not used
+        return Net(lambda m, x: x + m.block2(m.block1(x)), block1=first, block2=second)
+
+    def up() -> Net:
+        return Net(lambda m, x: m.act(F.pixel_shuffle(m.conv(x), 2)), conv=c(N, 4 * N), act=nn.PReLU(N))
+
+    net = residual_net(
+        initial=layer(9, False, True, 3),
+        residuals=seq(block(), block()),
+        convblock=layer(3, True, False),
+        upsamples=seq(up(), up()),
+        final=c(N, 3, 9),
+    )
+    return Outside(net, lambda x: x, lambda y: (torch.tanh(y) + 1) / 2)
+
+
+def dongheehand(scale: int) -> nn.Module:
+    act = nn.PReLU()  # one for all
+
+    def layer(i: int, o: int, k: int, norm: bool = False, *then: nn.Module) -> Net:
+        norms = [nn.BatchNorm2d(o)] if norm else []
+        return Net(lambda m, x: m.body(x), body=seq(c(i, o, k), *norms, *then))
+
+    def up(factor: int) -> Net:
+        layers = seq(layer(N, factor**2 * N, 3), nn.PixelShuffle(factor), act)
+        return Net(lambda m, x: m.body(x), body=layers)
+
+    blocks = (residual(layer(N, N, 3, True, act), layer(N, N, 3, True), name="body") for _ in range(2))
+    return signed(
+        residual_net(
+            conv01=layer(3, N, 9, False, act),
+            body=seq(*blocks),
+            conv02=layer(N, N, 3, True),
+            tail=seq(up(2), up(2)) if scale == 4 else seq(up(scale)),
+            last_conv=layer(N, 3, 3, False, nn.Tanh()),
+        )
+    )
+
+
+def fast_srgan() -> nn.Module:
+    def block() -> Net:
+        parts = {"conv1": nn.Conv2d(N, N, 3, padding=1, bias=False, groups=N), "bn1": nn.BatchNorm2d(N)}
+        parts |= {"relu1": nn.PReLU(), "conv2": c(N, N, 1, False), "bn2": nn.BatchNorm2d(N)}
+        return Net(lambda m, x: x + m.bn2(m.conv2(m.relu1(m.bn1(m.conv1(x))))), **parts)
+
+    def up() -> Net:
+        return Net(lambda m, x: m.relu(F.pixel_shuffle(m.conv(x), 2)), conv=c(N, 4 * N), relu=nn.PReLU())
+
+    return signed(
+        residual_net(
+            neck=seq(c(3, N), nn.PReLU()),
+            stem=seq(block(), block()),
+            bottleneck=seq(c(N, N, bias=False), nn.BatchNorm2d(N)),
+            upsampling=seq(up(), up()),
+            head=seq(c(N, 3), nn.Tanh()),
+        )
+    )
+
+
+def twtygqyy() -> nn.Module:
+    def block() -> Net:
+        parts = {"conv1": c(N, N, bias=False), "bn1": nn.BatchNorm2d(N), "conv2": c(N, N, bias=False)}
+        return Net(lambda m, x: x + m.bn2(m.conv2(leaky(m.bn1(m.conv1(x))))), **parts, bn2=nn.BatchNorm2d(N))
+
+    def leaky(x: Tensor) -> Tensor:
+        return F.leaky_relu(x, 0.2)
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        first = leaky(m.conv_input(x))
+        y = first + m.bn_mid(m.conv_mid(m.residual(first)))
+        return m.conv_output(m.upscale4x(y))  # type: ignore[no-any-return]
+
+    ups = (layer for _ in range(2) for layer in (c(N, 4 * N, bias=False), nn.PixelShuffle(2), nn.LeakyReLU(0.2)))
+    return Net(
+        forward,
+        conv_input=c(3, N, 9, False),
+        residual=seq(block(), block()),
+        conv_mid=c(N, N, bias=False),
+        bn_mid=nn.BatchNorm2d(N),
+        upscale4x=seq(*ups),
+        conv_output=c(N, 3, 9, False),
+    )
+
+
+def old_srresnet(shuffle: bool, norm: bool = False) -> nn.Module:
+    def block() -> Net:
+        norms = [[nn.BatchNorm2d(N)] if norm else [] for _ in range(2)]
+        return residual(c(N, N), *norms[0], nn.ReLU(), c(N, N), *norms[1], name="res")
+
+    layers: list[nn.Module] = [c(3, N), Net(lambda m, x: x + m.sub(x), sub=seq(block(), block(), c(N, N)))]
+    for _ in range(2):
+        if shuffle:
+            layers += [c(N, 4 * N), nn.PixelShuffle(2), nn.ReLU()]
+        else:
+            layers += [nn.Upsample(scale_factor=2), c(N, N), nn.ReLU()]
+    layers += [c(N, N), nn.ReLU(), c(N, 3, bias=shuffle)]
+    return Net(lambda m, x: m.model(x), model=seq(*layers))
+
+
+def sgrvinod() -> nn.Module:
+    def layer(i: int, o: int, k: int, *then: nn.Module) -> Net:
+        return Net(lambda m, x: m.conv_block(x), conv_block=seq(c(i, o, k), *then))
+
+    def block() -> Net:
+        first, second = layer(N, N, 3, nn.BatchNorm2d(N), nn.PReLU()), layer(N, N, 3, nn.BatchNorm2d(N))
+        return Net(lambda m, x: x + m.conv_block2(m.conv_block1(x)), conv_block1=first, conv_block2=second)
+
+    def up() -> Net:
+        return Net(lambda m, x: m.prelu(F.pixel_shuffle(m.conv(x), 2)), conv=c(N, 4 * N), prelu=nn.PReLU())
+
+    net = residual_net(
+        conv_block1=layer(3, N, 9, nn.PReLU()),
+        residual_blocks=seq(block(), block()),
+        conv_block2=layer(N, N, 3, nn.BatchNorm2d(N)),
+        subpixel_convolutional_blocks=seq(up(), up()),
+        conv_block3=layer(N, 3, 9, nn.Tanh(), Half()),
+    )
+    whole = imagenet(Net(lambda m, x: m.net(x), net=net))
+    assert isinstance(whole, Outside)
+    whole.behind = lambda y: y
+    return whole
+
+
+def lornatang_esrgan() -> nn.Module:
+    def block() -> Net:
+        parts = {f"rdb{i}": dense(N, 3, False, False) for i in (1, 2, 3)}
+        return Net(lambda m, x: m.rdb3(m.rdb2(m.rdb1(x))) * 0.2 + x, **parts)
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        x = m.conv1(x)
+        x = x + m.conv2(m.trunk(x))
+        x = m.upsampling2(F.interpolate(m.upsampling1(F.interpolate(x, scale_factor=2)), scale_factor=2))
+        return m.conv4(m.conv3(x))  # type: ignore[no-any-return]
+
+    ups = {f"upsampling{i}": seq(c(N, N), nn.LeakyReLU(0.2)) for i in (1, 2)}
+    ends = {"conv3": seq(c(N, N), nn.LeakyReLU(0.2)), "conv4": c(N, 3)}
+    return Net(forward, conv1=c(3, N), trunk=seq(block(), block()), conv2=c(N, N), **ups, **ends)
+
+
+def listed_dense(slope: float, **parts: nn.Module) -> Net:
+    """A dense block of five ``parts``, or of a list ``blocks`` of them."""
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        seen = [x]
+        layers = list(parts.get("blocks", m).children())
+        for part in layers:
+            seen.append(F.leaky_relu(part(torch.cat(seen, 1)), slope))
+        last = layers[-1](torch.cat(seen[:-1], 1))
+        return last * 0.2 + x  # type: ignore[no-any-return]
+
+    return Net(forward, **parts)
+
+
+def in_dense(outer: str, block: Callable[[], nn.Module]) -> Net:
+    return Net(lambda m, x: getattr(m, outer)(x) * 0.2 + x, **{outer: seq(block(), block(), block())})
+
+
+def aladdin_esrgan() -> nn.Module:
+    def layer(i: int, o: int) -> Net:
+        return Net(lambda m, x: m.cnn(x), cnn=c(i, o))
+
+    def block() -> Net:
+        return listed_dense(0.2, blocks=seq(*(layer(N + 3 * i, 3 if i < 4 else N) for i in range(5))))
+
+    def up() -> Net:
+        return Net(lambda m, x: F.leaky_relu(m.conv(F.interpolate(x, scale_factor=2)), 0.2), conv=c(N, N))
+
+    return residual_net(
+        initial=c(3, N),
+        residuals=seq(in_dense("rrdb", block), in_dense("rrdb", block)),
+        conv=c(N, N),
+        upsamples=seq(up(), up()),
+        final=seq(c(N, N), nn.LeakyReLU(0.2), c(N, 3)),
+    )
+
+
+def erik_esrgan() -> nn.Module:
+    def block() -> Net:
+        layers = {f"b{i}": seq(c(i * N, N)) for i in range(1, 6)}
+        return listed_dense(0.01, **layers)
+
+    ups = (layer for _ in range(2) for layer in (c(N, 4 * N), nn.LeakyReLU(), nn.PixelShuffle(2)))
+    return imagenet(
+        residual_net(
+            conv1=c(3, N),
+            res_blocks=seq(in_dense("dense_blocks", block), in_dense("dense_blocks", block)),
+            conv2=c(N, N),
+            upsampling=seq(*ups),
+            conv3=seq(c(N, N), nn.LeakyReLU(), c(N, 3)),
+        )
+    )
+
+
+def mmediting_srresnet() -> nn.Module:
+    def up() -> Net:
+        return Net(lambda m, x: F.pixel_shuffle(m.upsample_conv(x), 2), upsample_conv=c(N, 4 * N))
+
+    def block() -> Net:
+        return Net(lambda m, x: x + m.conv2(F.relu(m.conv1(x))), conv1=c(N, N), conv2=c(N, N))
+
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = m.trunk_net(F.leaky_relu(m.conv_first(x), 0.1))
+        y = F.leaky_relu(m.upsample2(F.leaky_relu(m.upsample1(y), 0.1)), 0.1)
+        base = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=False)
+        return m.conv_last(F.leaky_relu(m.conv_hr(y), 0.1)) + base  # type: ignore[no-any-return]
+
+    parts = {"conv_first": c(3, N), "trunk_net": seq(block(), block()), "upsample1": up(), "upsample2": up()}
+    return Net(forward, **parts, conv_hr=c(N, N), conv_last=c(N, 3))
+
+
 REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "leftthomas": leftthomas,
     "lornatang": lornatang,
@@ -343,6 +635,21 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "span": lambda: span(True),
     "span-no-norm": lambda: span(False),
     "msrresnet-kair": msrresnet,
+    "msrresnet-mmediting": mmediting_srresnet,
+    "lornatang-2020": lornatang_2020,
+    "erik-srgan": erik_srgan,
+    "aladdin-srgan": aladdin_srgan,
+    "dongheehand-x4": lambda: dongheehand(4),
+    "dongheehand-x3": lambda: dongheehand(3),
+    "fast-srgan": fast_srgan,
+    "twtygqyy": twtygqyy,
+    "old-srresnet": lambda: old_srresnet(shuffle=True),
+    "old-srresnet-norm": lambda: old_srresnet(shuffle=True, norm=True),
+    "msrresnet0-kair": lambda: old_srresnet(shuffle=False),
+    "sgrvinod": sgrvinod,
+    "lornatang-esrgan": lornatang_esrgan,
+    "aladdin-esrgan": aladdin_esrgan,
+    "erik-esrgan": erik_esrgan,
 }
 
 
@@ -373,6 +680,121 @@ def test_foreign_file_gives_what_its_author_s_code_gives(name: str, tmp_path: Pa
     assert found.shape == expected.shape
     assert expected.std() > 0.05
     assert (found - expected).abs().max() < 0.1 / 255 * max(1, expected.abs().max())
+
+
+def truthful(net: Any, before: Callable[[Tensor], Tensor], behind: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Weights for ``net`` with which it repeats pixels, plus a little of its own, between an author's two ranges."""
+    net = randomised(lambda: net)
+    torch.manual_seed(1)
+    convolutions = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in convolutions:
+        layer.weight.mul_(0.02)
+        layer.bias.zero_() if layer.bias is not None else None
+    for slope in (layer for layer in net.modules() if isinstance(layer, nn.PReLU)):
+        slope.weight.fill_(0.97)
+    # behind(gain * before(x) + offset) = x
+    lows, highs = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    low, high = before(lows), before(highs)
+    first, *_, last = convolutions
+    for layer in (first, *(layer for layer in convolutions if layer.out_channels > N), last):
+        for o in range(layer.out_channels if layer is not last else 3):
+            i = o * N // layer.out_channels if layer not in (first, last) else o
+            if i < 3:
+                layer.weight[o, i, layer.kernel_size[0] // 2, layer.kernel_size[0] // 2] += 1
+    assert last.bias is not None
+    for channel in range(3):
+        gain = (inverse(behind, 1.0) - inverse(behind, 0.0)) / float((high - low)[0, channel])
+        last.weight[channel] *= gain
+        last.bias[channel] = inverse(behind, 0.0) - gain * float(low[0, channel])
+    return Outside(net, before, behind)
+
+
+def inverse(behind: Callable[[Tensor], Tensor], value: float) -> float:
+    """Solve ``behind(y) = value``, ``behind`` being a straight line."""
+    zero, one = (float(behind(torch.tensor(float(y)))) for y in (0, 1))
+    return (value - zero) / (one - zero)
+
+
+def nobodys_srgan() -> Net:
+    """A generator whose names no table has."""
+    blocks = (residual(c(N, N), nn.BatchNorm2d(N), nn.PReLU(), c(N, N), nn.BatchNorm2d(N), name="way") for _ in "ab")
+    ups = (layer for _ in "ab" for layer in (c(N, 4 * N), nn.PixelShuffle(2), nn.PReLU()))
+    return residual_net(
+        entry=seq(c(3, N, 5), nn.PReLU()),
+        middle=seq(*blocks),
+        after=seq(c(N, N), nn.BatchNorm2d(N)),
+        larger=seq(*ups),
+        exit=c(N, 3, 5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("author", "taken", "given"),
+    [("nobody", "unit", "signed"), ("nobody", "signed", "unit"), ("leftthomas", "signed", "unit")],
+)
+def test_conventions_are_told_by_a_trial(author: str, taken: str, given: str, tmp_path: Path) -> None:
+    """Whoever named the tensors, a trained network gives a picture back only from and to its own range."""
+    into = {"unit": lambda x: x, "signed": lambda x: 2 * x - 1}
+    out = {"unit": lambda y: y, "signed": lambda y: (y + 1) / 2}
+    net = nobodys_srgan() if author == "nobody" else leftthomas()
+    if author == "leftthomas":
+        net.function = lambda m, x: m.block8(  # type: ignore[assignment]
+            (f := m.block1(x)) + through([getattr(m, f"block{i}") for i in range(2, 8)], f)
+        )
+    reference = truthful(net, into[taken], out[given])
+    path = tmp_path / "net.pth"
+    torch.save(reference.state_dict(), path)
+    lr = torch.rand(1, 3, 9, 11)
+    torch.testing.assert_close(load_generator(path)(lr), reference(lr), atol=1e-4, rtol=0)
+
+
+def nobodys_rrdbnet() -> Net:
+    def block() -> Net:
+        return listed_dense(0.2, **{f"c{i}": c(N + 3 * i, 3 if i < 4 else N) for i in range(5)})
+
+    def up() -> Net:
+        return Net(lambda m, x: F.leaky_relu(F.pixel_shuffle(m.wide(x), 2), 0.2), wide=c(N, 4 * N))
+
+    return residual_net(
+        entry=c(3, N),
+        trunk=seq(in_dense("three", block)),
+        after=c(N, N),
+        larger=seq(up(), up()),
+        exit=seq(c(N, N), nn.LeakyReLU(0.2), c(N, 3)),
+    )
+
+
+def nobodys_compact() -> Net:
+    stack = seq(c(3, N), nn.PReLU(N), c(N, N), nn.PReLU(N), c(N, 12), nn.PixelShuffle(2))
+    return Net(lambda m, x: m.stack(x) + F.interpolate(x, scale_factor=2), stack=stack)
+
+
+def nobodys_msrresnet() -> Net:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        y = F.leaky_relu(F.pixel_shuffle(m.up(m.blocks(F.leaky_relu(m.entry(x), 0.1))), 2), 0.1)
+        return m.exit(F.leaky_relu(m.fine(y), 0.1)) + F.interpolate(x, scale_factor=2, mode="bilinear")  # type: ignore
+
+    blocks = seq(*(residual(c(N, N), nn.ReLU(), c(N, N), name="way") for _ in "ab"))
+    return Net(forward, entry=c(3, N), blocks=blocks, up=c(N, 4 * N), fine=c(N, N), exit=c(N, 3))
+
+
+@pytest.mark.parametrize("make", [nobodys_rrdbnet, nobodys_compact, nobodys_msrresnet])
+def test_names_that_nobody_knows(make: Callable[[], Net], tmp_path: Path) -> None:
+    reference = randomised(make)
+    path = tmp_path / "net.pth"
+    torch.save(reference.state_dict(), path)
+    if make is nobodys_rrdbnet:  # of no effect on a picture without training; the others add to an enlargement
+        with pytest.raises(IncompatibleCheckpoint, match="of no known architecture"):
+            load_generator(path)
+        reference = truthful(make(), lambda x: x, lambda y: y)
+        fine = reference.get_submodule("exit.0")
+        assert isinstance(fine, nn.Conv2d)
+        fine.weight[range(3), range(3), 1, 1] += 1
+    else:
+        [layer for layer in reference.modules() if isinstance(layer, nn.Conv2d)][-1].weight.mul_(0.05)
+    torch.save(reference.state_dict(), path)
+    lr = torch.rand(1, 3, 9, 11)
+    torch.testing.assert_close(load_generator(path)(lr), reference(lr), atol=1e-4, rtol=0)
 
 
 def test_files_from_before_batches_were_counted_load(tmp_path: Path) -> None:
@@ -482,4 +904,6 @@ def test_real_file(tmp_path: Path) -> None:
         "unshuffle": 1,
         "upsampler": "nearest",
         "plus": False,
+        "slope": 0.2,
+        "values": "unit",
     }

@@ -77,6 +77,13 @@ def compare_page(title: str, figures: Grid, comparison: Comparison) -> str:
     return page(title, body, [comparison])
 
 
+def try_page(title: str, comparison: Comparison, commands: Grid) -> str:
+    """Return a page with one slider, and below it how to do the same to the whole picture."""
+    below = ["<h2>On the whole picture</h2>", _table(commands)]
+    body = [f"<h1>{escape(title)}</h1>", '<div class="cases wide" id="sliders"></div>', *below]
+    return page(title, body, [comparison])
+
+
 def page(title: str, body: Sequence[str], comparisons: Sequence[Comparison]) -> str:
     """Return the whole page; ``body`` is HTML and has an element ``sliders``."""
     cases = [
@@ -164,7 +171,7 @@ def _table(grid: Grid, better: Mapping[str, bool] | None = None) -> str:
 
 
 def _word(index: int, grid: Grid) -> str:
-    words = index < grid.labels or grid.columns[index] == "remark"
+    words = index < grid.labels or grid.columns[index] in ("remark", "command")
     return ' class="word"' if words else ""
 
 

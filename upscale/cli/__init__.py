@@ -18,6 +18,7 @@ from upscale.cli.doctor import doctor
 from upscale.cli.models import MODELS
 from upscale.cli.run import explain_habits, run
 from upscale.cli.train import train
+from upscale.cli.trial import try_
 from upscale.cli.watch import watch
 from upscale.errors import UpscaleError, UsageError
 
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "watch": watch,
     "train": train,
     "bench": bench,
+    "try": try_,
     "compare": compare,
     "check": check,
     "doctor": doctor,

@@ -34,12 +34,14 @@ def _fetch(entries: Iterable[WeightsEntry], *, offline: bool = False, quiet: boo
     for entry in entries:
         if store.state(entry) != "to fetch":
             continue
+        told = entry.sha256 is not None  # by a catalogue that is read before it is used
+        entry = store.resolve(entry, offline=offline)
         if not entry.commercial and not quiet:
             console.notice(f"{entry.name}: licensed as {entry.license}, so not for commercial use")
         with console.progress(quiet=quiet) as bars:
             show = partial(_show, bars, bars.add_task(f"fetching {entry.name}", total=entry.bytes, unit="bytes"))
             path = store.locate(entry, offline=offline, on_bytes=show)
-        if entry.sha256 is None and path is not None and not quiet:
+        if not told and path is not None and not quiet:
             console.notice(f"{entry.url[0]}: sha256 {store.sha256(path)}; from now on, any other file is refused")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from upscale.cli import console
+from upscale.cli.models import prepare
 from upscale.cli.report import Report
 from upscale.cli.run import parse_target, settings_for
 from upscale.errors import InputError, UpscaleError
@@ -21,7 +22,8 @@ def watch(
     scale: Annotated[
         str | None, typer.Option("--scale", "-x", "-s", metavar="N", help="Factor; default: the model's.")
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", "-n", metavar="NAME|FILE", help="Network.")] = "compact",
+    model: Annotated[str, typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network.")] = "compact",
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     format_: Annotated[
         str | None, typer.Option("--format", "-f", metavar="EXT", help="Write this format; default: the input's.")
@@ -43,7 +45,8 @@ def watch(
         raise InputError(f"{folder}: no such folder")
     wanted = parse_target({Measure.SCALE: scale})
     naming = Naming(suffix=None if format_ is None else "." + format_.lower().removeprefix("."), model=model)
-    upscaler = load(model, device=device)
+    prepare(model, offline=offline)
+    upscaler = load(model, device=device, offline=offline)
     target = wanted or upscaler.native
     settings = settings_for(model, upscaler, target, quality=quality)
     console.err.print(f"watching {folder}; Ctrl-C ends", markup=False)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,6 +17,9 @@ from upscale.imaging import resize, rgb_to_y
 from upscale.models.layout import Layout
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Generator(nn.Module):
@@ -60,6 +63,22 @@ class Generator(nn.Module):
     def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:
         """Return the visible hyper-parameters of the network that has tensors of these names and shapes, or None."""
         return None
+
+    @classmethod
+    def in_order(cls, letters: str) -> list[str] | None:
+        """Return our name of each layer of a file whose layers, in its order, are ``letters``; None for another's.
+
+        h is the first convolution, t the last; b keeps the features, u makes more, d is any other; n is batch
+        normalisation, p are the slopes of PReLU.
+        """
+        return None
+
+    def doubts(self, *, named: bool) -> Mapping[str, Sequence[Any]]:
+        """Return the hyper-parameters that only a trial can tell, and their choices.
+
+        ``named``: the names of the tensors tell whose they are, so that only habits are open, not the structure.
+        """
+        return {}
 
     def at_scale(self, scale: int) -> Self:
         """Return the network that enlarges by ``scale``; only where ``any_scale``."""
@@ -107,6 +126,27 @@ class Generator(nn.Module):
         """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""
         studio = rgb_to_y(rgb)[:, None]
         return studio if self.studio else (255 * studio - 16) / 219
+
+
+def to_values(x: Tensor, values: str) -> Tensor:
+    """Map pixels ``x`` ``[B, C, h, w]`` in [0, 1] to what an author feeds to a network.
+
+    ``values``: "unit" is [0, 1], "signed" [-1, 1], "imagenet" less ImageNet's mean and over its deviation (RGB).
+    """
+    if values == "imagenet":
+        return (x - _constant(IMAGENET_MEAN, x)) / _constant(IMAGENET_STD, x)
+    return 2 * x - 1 if values == "signed" else x
+
+
+def from_values(x: Tensor, values: str) -> Tensor:
+    """Undo ``to_values``."""
+    if values == "imagenet":
+        return x * _constant(IMAGENET_STD, x) + _constant(IMAGENET_MEAN, x)
+    return (x + 1) / 2 if values == "signed" else x
+
+
+def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, device=like.device).view(1, 3, 1, 1)
 
 
 def run(layer: nn.Module, x: Tensor) -> Tensor:

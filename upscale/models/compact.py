@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +62,13 @@ class Compact(Generator):
             # Files without slopes are of the ReLU variant, unless an empty tensor of ours says otherwise.
             "activation": "prelu" if count(shapes, r"body\.(\d+)\.weight") == last + 1 else "relu",
         }
+
+    @classmethod
+    def in_order(cls, letters: str) -> list[str] | None:  # noqa: D102
+        return [f"body.{i}" for i in range(len(letters))] if re.fullmatch(r"hp(?:bp)+[tu]", letters) else None
+
+    def doubts(self, *, named: bool) -> Mapping[str, Sequence[Any]]:  # noqa: D102
+        return {} if self.config.activation == "prelu" else {"activation": ("relu", "leakyrelu")}
 
     def initialise(self) -> None:
         """Start near the identity in the middle, near zero at the end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,6 +47,16 @@ class EDSR(Generator):
                 r"body\.\d+": "conv_after_body",
                 r"tail\.0\.(\d)": r"upsample.\1",
                 r"tail\.1": "conv_last",
+            },
+        ),
+        Layout(
+            author="mmediting",
+            names={
+                "conv_(first|after_body|last)": r"conv_\1",
+                r"body\.(\d+)\.(conv\d)": r"body.\1.\2",
+                r"upsample\.0\.upsample_conv": "upsample.0",
+                r"upsample\.1\.upsample_conv": "upsample.2",
+                r"upsample\.2\.upsample_conv": "upsample.4",
             },
         ),
     )
@@ -93,6 +104,15 @@ class EDSR(Generator):
             "num_feat": first[0],
             "num_block": count(shapes, r"body\.(\d+)\.conv1\.weight"),
         }
+
+    @classmethod
+    def in_order(cls, letters: str) -> list[str] | None:  # noqa: D102
+        match = re.fullmatch(r"h((?:bb)+)b(u+)t", letters)
+        if match is None:
+            return None
+        body = (f"body.{i}.conv{j}" for i in range(len(match[1]) // 2) for j in (1, 2))
+        ups = (f"upsample.{2 * i}" for i in range(len(match[2])))
+        return ["conv_first", *body, "conv_after_body", *ups, "conv_last"]
 
     def initialise(self) -> None:
         """Kaiming-normal, a tenth of it in the body; the output starts near the mean's size."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, kaiming, run
+from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, run, to_values
 from upscale.models.layout import Layout
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
@@ -20,7 +21,7 @@ RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
 class ResidualDenseBlock(nn.Module):
     """Five convolutions, each of which sees the results of all before it."""
 
-    def __init__(self, num_feat: int, num_grow_ch: int, *, plus: bool) -> None:
+    def __init__(self, num_feat: int, num_grow_ch: int, slope: float, *, plus: bool) -> None:
         super().__init__()
         self.conv1 = conv(num_feat, num_grow_ch)
         self.conv2 = conv(num_feat + num_grow_ch, num_grow_ch)
@@ -28,15 +29,16 @@ class ResidualDenseBlock(nn.Module):
         self.conv4 = conv(num_feat + 3 * num_grow_ch, num_grow_ch)
         self.conv5 = conv(num_feat + 4 * num_grow_ch, num_feat)
         self.conv1x1 = conv(num_feat, num_grow_ch, 1, bias=False) if plus else None
+        self.act = nn.LeakyReLU(slope, inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        x1 = _leaky(self.conv1(x))
-        x2 = _leaky(self.conv2(torch.cat((x, x1), 1)))
+        x1 = self.act(self.conv1(x))
+        x2 = self.act(self.conv2(torch.cat((x, x1), 1)))
         if self.conv1x1 is not None:  # ESRGAN+ (Rakotonirina and Rasoanaivo 2020), figure 3
             x2 = x2 + self.conv1x1(x)
-        x3 = _leaky(self.conv3(torch.cat((x, x1, x2), 1)))
-        x4 = _leaky(self.conv4(torch.cat((x, x1, x2, x3), 1)))
+        x3 = self.act(self.conv3(torch.cat((x, x1, x2), 1)))
+        x4 = self.act(self.conv4(torch.cat((x, x1, x2, x3), 1)))
         if self.conv1x1 is not None:
             x4 = x4 + x2
         return x + RESIDUAL_SCALE * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))  # type: ignore[no-any-return]
@@ -45,11 +47,11 @@ class ResidualDenseBlock(nn.Module):
 class RRDB(nn.Module):
     """Residual in residual dense block: three dense blocks and a residual around them."""
 
-    def __init__(self, num_feat: int, num_grow_ch: int, *, plus: bool) -> None:
+    def __init__(self, num_feat: int, num_grow_ch: int, slope: float, *, plus: bool) -> None:
         super().__init__()
-        self.rdb1 = ResidualDenseBlock(num_feat, num_grow_ch, plus=plus)
-        self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch, plus=plus)
-        self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch, plus=plus)
+        self.rdb1 = ResidualDenseBlock(num_feat, num_grow_ch, slope, plus=plus)
+        self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch, slope, plus=plus)
+        self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch, slope, plus=plus)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
@@ -83,13 +85,52 @@ class RRDBNet(Generator):
             },
             counter=r"model\.(\d+)",
         ),
+        Layout(
+            author="Lornatang/ESRGAN-PyTorch",
+            names={
+                "conv1": "conv_first",
+                r"trunk\.(\d+)\.(rdb\d\.conv\d)": r"body.\1.\2",
+                "conv2": "conv_body",
+                r"upsampling(\d)\.0": r"conv_up\1",
+                r"conv3\.0": "conv_hr",
+                "conv4": "conv_last",
+            },
+        ),
+        Layout(
+            author="aladdinpersson/Machine-Learning-Collection",
+            names={
+                "initial": "conv_first",
+                **{
+                    rf"residuals\.(\d+)\.rrdb\.{i}\.blocks\.{j}\.cnn": rf"body.\1.rdb{i + 1}.conv{j + 1}"
+                    for i in range(3)
+                    for j in range(5)
+                },
+                "conv": "conv_body",
+                r"upsamples\.(\d)\.conv": "conv_up#1",
+                r"final\.0": "conv_hr",
+                r"final\.2": "conv_last",
+            },
+        ),
+        Layout(
+            author="eriklindernoren/PyTorch-GAN",
+            names={
+                "conv1": "conv_first",
+                **{rf"res_blocks\.(\d+)\.dense_blocks\.{i}\.b(\d)\.0": rf"body.\1.rdb{i + 1}.conv\2" for i in range(3)},
+                "conv2": "conv_body",
+                r"upsampling\.(\d)": "conv_up#1",
+                r"conv3\.0": "conv_hr",
+                r"conv3\.2": "conv_last",
+            },
+            implies={"slope": 0.01, "values": "imagenet"},
+        ),
     )
+    unseen = ("slope", "values")
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """Hyper-parameters."""
 
-        scale: Literal[1, 2, 4, 8, 16] = 4
+        scale: Literal[1, 2, 3, 4, 8, 16] = 4
         num_in_ch: Literal[1, 3, 4] = 3
         num_out_ch: Literal[1, 3, 4] = 3
         num_feat: int = 64
@@ -100,21 +141,32 @@ class RRDBNet(Generator):
         upsampler: Literal["nearest", "shuffle"] = "nearest"
         plus: bool = False
         """The further connections of ESRGAN+."""
+        slope: float = 0.2
+        """Of the leaky ReLU."""
+        values: Literal["unit", "signed", "imagenet"] = "unit"
+        """Pixels, in and out: [0, 1], [-1, 1], or less the mean and over the deviation of ImageNet."""
 
         def __post_init__(self) -> None:
             object.__setattr__(self, "unshuffle", self.unshuffle or max(1, 4 // self.scale))
+            if self.scale == 3 and (self.unshuffle, self.upsampler) != (1, "shuffle"):
+                raise ValueError("scale 3 is by pixel shuffling, without unshuffling")
+            if self.values == "imagenet" and (self.num_in_ch, self.num_out_ch) != (3, 3):
+                raise ValueError("the mean of ImageNet is a colour")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.channels = (config.num_in_ch, config.num_out_ch)
         self.multiple_of = config.unshuffle
-        self.ups = int(math.log2(config.scale * config.unshuffle))
+        self.factors = (3,) if config.scale == 3 else (2,) * int(math.log2(config.scale * config.unshuffle))
         nf = config.num_feat
+        self.act = nn.LeakyReLU(config.slope, inplace=True)
         self.conv_first = conv(config.num_in_ch * config.unshuffle**2, nf)
-        self.body = nn.Sequential(*(RRDB(nf, config.num_grow_ch, plus=config.plus) for _ in range(config.num_block)))
+        self.body = nn.Sequential(
+            *(RRDB(nf, config.num_grow_ch, config.slope, plus=config.plus) for _ in range(config.num_block))
+        )
         self.conv_body = conv(nf, nf)
-        for i in range(self.ups):
-            self.add_module(f"conv_up{i + 1}", conv(nf, nf if config.upsampler == "nearest" else 4 * nf))
+        for i, factor in enumerate(self.factors):
+            self.add_module(f"conv_up{i + 1}", conv(nf, nf if config.upsampler == "nearest" else factor**2 * nf))
         self.conv_hr = conv(nf, nf)
         self.conv_last = conv(nf, config.num_out_ch)
         self.edges = ("conv_first", "conv_last")
@@ -133,17 +185,31 @@ class RRDBNet(Generator):
         # Four channels are red, green, blue and alpha, unless there is only one in the end.
         unshuffle = {4 * last[0]: 2, 16 * last[0]: 4}.get(first[1], 1)
         ups = count(shapes, r"conv_up(\d)\.weight")
+        made = shapes.get("conv_up1.weight", first)[0]
         return {
-            "scale": 2**ups // unshuffle,
+            "scale": 3 if made == 9 * first[0] else 2**ups // unshuffle,
             "num_in_ch": first[1] // unshuffle**2,
             "num_out_ch": last[0],
             "num_feat": first[0],
             "num_block": count(shapes, r"body\.(\d+)\.rdb1\.conv1\.weight"),
             "num_grow_ch": grow[0],
             "unshuffle": unshuffle,
-            "upsampler": "shuffle" if shapes.get("conv_up1.weight", first)[0] == 4 * first[0] else "nearest",
+            "upsampler": "nearest" if made == first[0] else "shuffle",
             "plus": "body.0.rdb1.conv1x1.weight" in shapes,
         }
+
+    @classmethod
+    def in_order(cls, letters: str) -> list[str] | None:  # noqa: D102
+        match = re.fullmatch(r"h((?:(?:[bd]dddd){3})+)b(b*|u+)bt", letters)
+        if match is None:
+            return None
+        blocks = range(len(match[1]) // 15)
+        body = (f"body.{i}.rdb{j}.conv{k}" for i in blocks for j in (1, 2, 3) for k in (1, 2, 3, 4, 5))
+        ups = (f"conv_up{i + 1}" for i in range(len(match[2])))
+        return ["conv_first", *body, "conv_body", *ups, "conv_hr", "conv_last"]
+
+    def doubts(self, *, named: bool) -> Mapping[str, Sequence[Any]]:  # noqa: D102
+        return {} if named else {"values": ("unit", "signed", "imagenet"), "slope": (0.2, 0.01)}
 
     def initialise(self) -> None:
         """Kaiming-normal, a tenth of it in the body (ESRGAN, section 3.1: smaller initialisation)."""
@@ -151,18 +217,15 @@ class RRDBNet(Generator):
         kaiming(self.body, 0.1)
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+        x = to_values(x, self.config.values)
         x = F.pixel_unshuffle(x, self.multiple_of) if self.multiple_of > 1 else x
         x = self.conv_first(x).to(self.conv_body.weight.dtype)  # [B, F, h/m, w/m]
         x = x + self.conv_body(self.body(x))
-        for i in range(self.ups):
+        for i, factor in enumerate(self.factors):
             up = self.get_submodule(f"conv_up{i + 1}")
             if self.config.upsampler == "nearest":
-                x = _leaky(up(F.interpolate(x, scale_factor=2)))
+                x = self.act(up(F.interpolate(x, scale_factor=2)))
             else:
-                x = _leaky(F.pixel_shuffle(up(x), 2))
-        x = _leaky(self.conv_hr(x))  # [B, F, s*h, s*w]
-        return run(self.conv_last, x)
-
-
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2, inplace=True)
+                x = self.act(F.pixel_shuffle(up(x), factor))
+        x = self.act(self.conv_hr(x))  # [B, F, s*h, s*w]
+        return from_values(run(self.conv_last, x), self.config.values)

@@ -8,7 +8,8 @@ comes out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,11 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, kaiming, run
+from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, run, to_values
 from upscale.models.layout import Layout
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ResidualBlock(nn.Module):
@@ -28,12 +26,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, config: SRGAN.Config) -> None:
         super().__init__()
-        self.conv1 = conv(config.num_feat, config.num_feat, bias=config.block_bias)
-        self.conv2 = conv(config.num_feat, config.num_feat, bias=config.block_bias)
-        self.act = _activation(config, config.num_feat)
+        nf, bias = config.num_feat, config.block_bias
+        self.conv1 = nn.Conv2d(nf, nf, 3, padding=1, bias=bias, groups=nf if config.separable else 1)
+        self.conv2 = conv(nf, nf, 1 if config.separable else 3, bias=bias)
+        self.act = _activation(config, nf)
         if config.norm:
-            self.bn1 = nn.BatchNorm2d(config.num_feat)
-            self.bn2 = nn.BatchNorm2d(config.num_feat)
+            self.bn1 = nn.BatchNorm2d(nf)
+            self.bn2 = nn.BatchNorm2d(nf)
         self.norm = config.norm
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,41 +157,178 @@ class SRGAN(Generator):
             },
             implies={"input": "imagenet"},
         ),
+        Layout(
+            author="Lornatang/SRGAN-PyTorch of 2020",
+            names={
+                r"conv1\.0": "head",
+                r"conv1\.1": "head_act",
+                r"residual_blocks\.(\d+)\.(conv\d|bn\d)": r"body.\1.\2",
+                r"residual_blocks\.(\d+)\.prelu": r"body.\1.act",
+                r"conv2\.0": "neck",
+                r"conv2\.1": "neck_bn",
+                r"upsampling\.([048])": "ups.#",
+                r"upsampling\.([159])": "up_bns.#",
+                r"upsampling\.(3|7|11)": "up_acts.#",
+                r"conv3\.0": "tail",
+            },
+        ),
+        Layout(
+            author="eriklindernoren/PyTorch-GAN",
+            names={
+                r"conv1\.0": "head",
+                r"res_blocks\.(\d+)\.conv_block\.0": r"body.\1.conv1",
+                r"res_blocks\.(\d+)\.conv_block\.1": r"body.\1.bn1",
+                r"res_blocks\.(\d+)\.conv_block\.3": r"body.\1.conv2",
+                r"res_blocks\.(\d+)\.conv_block\.4": r"body.\1.bn2",
+                r"conv2\.0": "neck",
+                r"conv2\.1": "neck_bn",
+                r"upsampling\.([048])": "ups.#",
+                r"upsampling\.([159])": "up_bns.#",
+                r"conv3\.0": "tail",
+            },
+            implies={"activation": "relu", "input": "imagenet", "output": "tanh-imagenet"},
+        ),
+        Layout(
+            author="aladdinpersson/Machine-Learning-Collection",
+            names={
+                r"initial\.cnn": "head",
+                r"initial\.act": "head_act",
+                r"residuals\.(\d+)\.block([12])\.cnn": r"body.\1.conv\2",
+                r"residuals\.(\d+)\.block([12])\.bn": r"body.\1.bn\2",
+                r"residuals\.(\d+)\.block1\.act": r"body.\1.act",
+                r"residuals\.\d+\.block2\.act": None,  # made, but not used
+                r"convblock\.cnn": "neck",
+                r"convblock\.bn": "neck_bn",
+                r"convblock\.act": None,
+                r"upsamples\.(\d)\.conv": r"ups.\1",
+                r"upsamples\.(\d)\.act": r"up_acts.\1",
+                "final": "tail",
+            },
+        ),
+        Layout(
+            author="dongheehand/SRGAN-PyTorch",
+            names={
+                r"conv01\.body\.0": "head",
+                r"conv01\.body\.1": "head_act",
+                r"body\.(\d+)\.body\.0\.body\.0": r"body.\1.conv1",
+                r"body\.(\d+)\.body\.0\.body\.1": r"body.\1.bn1",
+                r"body\.(\d+)\.body\.0\.body\.2": r"body.\1.act",
+                r"body\.(\d+)\.body\.1\.body\.0": r"body.\1.conv2",
+                r"body\.(\d+)\.body\.1\.body\.1": r"body.\1.bn2",
+                r"conv02\.body\.0": "neck",
+                r"conv02\.body\.1": "neck_bn",
+                r"tail\.(\d)\.body\.0\.body\.0": r"ups.\1",
+                r"tail\.(\d)\.body\.2": r"up_acts.\1",
+                r"last_conv\.body\.0": "tail",
+            },
+            implies={"input": "signed"},
+        ),
+        Layout(
+            author="HasnainRaz/Fast-SRGAN",
+            names={
+                r"neck\.0": "head",
+                r"neck\.1": "head_act",
+                r"stem\.(\d+)\.(conv\d|bn\d)": r"body.\1.\2",
+                r"stem\.(\d+)\.relu1": r"body.\1.act",
+                r"bottleneck\.0": "neck",
+                r"bottleneck\.1": "neck_bn",
+                r"upsampling\.(\d)\.conv": r"ups.\1",
+                r"upsampling\.(\d)\.relu": r"up_acts.\1",
+                r"head\.0": "tail",
+            },
+            implies={"input": "signed"},
+        ),
+        Layout(
+            author="twtygqyy/pytorch-SRResNet",
+            names={
+                "conv_input": "head",
+                r"residual\.(\d+)\.(conv\d|bn\d)": r"body.\1.\2",
+                "conv_mid": "neck",
+                "bn_mid": "neck_bn",
+                r"upscale4x\.([03])": "ups.#",
+                "conv_output": "tail",
+            },
+            implies={"activation": "leakyrelu", "output": "plain"},
+        ),
+        Layout(
+            author="xinntao/BasicSR of 2018, KAIR's MSRResNet0",
+            names={
+                r"model\.0": "head",
+                r"model\.1\.sub\.(\d+)\.res\.0": r"body.\1.conv1",
+                r"model\.1\.sub\.(\d+)\.res\.1": r"body.\1.bn1",
+                r"model\.1\.sub\.(\d+)\.res\.[23]": r"body.\1.conv2",
+                r"model\.1\.sub\.(\d+)\.res\.4": r"body.\1.bn2",
+                r"model\.1\.sub\.\d+": "neck",
+                r"model\.{n-2}": "extra",
+                r"model\.{n}": "tail",
+                r"model\.(\d+)": "ups.#",
+            },
+            counter=r"model\.(\d+)",
+            implies={"activation": "relu", "output": "plain", "bare_head": True},
+        ),
     )
-    unseen = ("input", "output", "activation")
+    unseen = ("input", "output", "activation", "bare_head", "bare_ups")
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
         """Hyper-parameters."""
 
         scale: Literal[1, 2, 3, 4, 8, 16] = 4
+        num_ch: Literal[1, 3] = 3
         num_feat: int = 64
         num_block: int = 16
         num_up_feat: int = 64
-        """Features behind each pixel shuffling."""
+        """Features behind each enlargement."""
         kernel: int = 9
-        """Size of the first and the last convolution."""
+        """Size of the first convolution."""
+        tail_kernel: int = 0
+        """Size of the last convolution; 0: that of the first."""
         activation: Literal["prelu", "prelu-each", "leakyrelu", "relu", "swish"] = "prelu"
         """prelu has one slope for all features, prelu-each one for each."""
         norm: bool = True
+        separable: bool = False
+        """Whether a block convolves each feature by itself, then mixes them by 1x1."""
         block_bias: bool = True
         """Whether the convolutions of the residual blocks, and that behind them, have biases."""
+        outer_bias: bool = True
+        """Whether the first convolution and those of the enlargement have biases."""
+        tail_bias: bool = True
         neck: Literal["norm", "prelu", "plain"] = "norm"
         """What follows the convolution behind the blocks."""
-        input: Literal["unit", "imagenet"] = "unit"
-        """[0, 1], or less the mean and over the deviation of ImageNet."""
-        output: Literal["tanh", "plain", "imagenet"] = "tanh"
-        """tanh in [-1, 1], [0, 1], or as the input of that name."""
+        upsampler: Literal["shuffle", "nearest"] = "shuffle"
+        up_norm: bool = False
+        """Whether the convolutions of the enlargement are normalised."""
+        extra: bool = False
+        """Whether there is one more convolution before the last."""
+        bare_head: bool = False
+        """Whether nothing follows the first convolution."""
+        bare_ups: bool = False
+        """Whether nothing follows the enlargement."""
+        input: Literal["unit", "signed", "imagenet"] = "unit"
+        """[0, 1], [-1, 1], or less the mean and over the deviation of ImageNet."""
+        output: Literal["tanh", "plain", "signed", "imagenet", "tanh-imagenet"] = "tanh"
+        """tanh in [-1, 1], [0, 1], or as the inputs of those names."""
 
         def __post_init__(self) -> None:
-            if self.kernel % 2 == 0:
-                raise ValueError(f"a kernel of {self.kernel} is not odd")
+            object.__setattr__(self, "tail_kernel", self.tail_kernel or self.kernel)
+            for kernel in (self.kernel, self.tail_kernel):
+                if kernel % 2 == 0:
+                    raise ValueError(f"a kernel of {kernel} is not odd")
+            if self.scale == 1:  # without enlargement, nothing of it
+                usual = {"num_up_feat": self.num_feat, "upsampler": "shuffle", "up_norm": False, "bare_ups": False}
+                for name, value in usual.items():
+                    object.__setattr__(self, name, value)
+            if self.scale == 3 and self.upsampler == "nearest":
+                raise ValueError("nearest enlarges by powers of two")
+            if self.num_ch == 1 and "imagenet" in f"{self.input} {self.output}":
+                raise ValueError("the mean of ImageNet is a colour")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        nf = config.num_feat
-        self.head = conv(3, nf, config.kernel)
-        self.head_act = _activation(config, nf)
+        self.channels = (config.num_ch, config.num_ch)
+        nf, nu = config.num_feat, config.num_up_feat
+        self.head = conv(config.num_ch, nf, config.kernel, bias=config.outer_bias)
+        self.head_act = nn.Identity() if config.bare_head else _activation(config, nf)
         self.body = nn.Sequential(*(ResidualBlock(config) for _ in range(config.num_block)))
         self.neck = conv(nf, nf, bias=config.block_bias)
         if config.neck == "norm":
@@ -200,40 +336,100 @@ class SRGAN(Generator):
         elif config.neck == "prelu":
             self.neck_act = nn.PReLU()
         self.factors = (3,) if config.scale == 3 else (2,) * int(math.log2(config.scale))
-        widths = (nf, *(config.num_up_feat for _ in self.factors))
+        widths = [nf, *(nu for _ in self.factors)]
+        made = [nu * (factor**2 if config.upsampler == "shuffle" else 1) for factor in self.factors]
         self.ups = nn.ModuleList(
-            conv(widths[i], factor**2 * config.num_up_feat) for i, factor in enumerate(self.factors)
+            conv(width, outputs, bias=config.outer_bias) for width, outputs in zip(widths, made, strict=False)
         )
-        self.up_acts = nn.ModuleList(_activation(config, config.num_up_feat) for _ in self.factors)
-        self.tail = conv(widths[-1], 3, config.kernel)
+        if config.up_norm:
+            self.up_bns = nn.ModuleList(nn.BatchNorm2d(outputs) for outputs in made)
+        self.up_acts = nn.ModuleList(nn.Identity() if config.bare_ups else _activation(config, nu) for _ in made)
+        if config.extra:
+            self.extra = conv(widths[-1], widths[-1], bias=config.outer_bias)
+            self.extra_act = _activation(config, widths[-1])
+        self.tail = conv(widths[-1], config.num_ch, config.tail_kernel, bias=config.tail_bias)
         self.edges = ("head", "tail")
-        half = config.kernel // 2
-        self.radius = half + 2 * config.num_block + 1 + min(len(self.factors), 2) + -(-half // config.scale)
+        # A block's convolutions of 3x3 and that behind the blocks reach one pixel each, the first two enlargements
+        # together one more than that where they repeat pixels; what follows at full size, as much less as it is large.
+        reach = config.kernel // 2 + (1 if config.separable else 2) * config.num_block + 1
+        enlarging = min(len(self.factors), 2) + (config.upsampler == "nearest")
+        self.radius = reach + enlarging + -(-(config.tail_kernel // 2 + config.extra) // config.scale)
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
-        head, first_block, up = (shapes.get(f"{name}.weight", ()) for name in ("head", "body.0.conv1", "ups.0"))
-        if len(head) != 4 or len(first_block) != 4:
+        head, first_block, up, tail = (
+            shapes.get(f"{name}.weight", ()) for name in ("head", "body.0.conv1", "ups.0", "tail")
+        )
+        if any(len(layer) != 4 for layer in (head, first_block, tail)):
             return None
-        slopes = shapes.get("head_act.weight")
         ups = count(shapes, r"ups\.(\d)\.weight")
-        num_up_feat = shapes.get("tail.weight", (0, 0))[1] if ups else head[0]
+        slopes = shapes.get("body.0.act.weight")
         neck = next(
             (n for n, key in (("norm", "neck_bn.weight"), ("prelu", "neck_act.weight")) if key in shapes), "plain"
         )
         visible = {
-            "scale": 3 if up and up[0] == 9 * num_up_feat else 2**ups,
+            "scale": 3 if up and up[0] == 9 * tail[1] else 2**ups,
+            "num_ch": head[1],
             "num_feat": head[0],
             "num_block": count(shapes, r"body\.(\d+)\.conv1\.weight"),
-            "num_up_feat": num_up_feat,
+            "num_up_feat": tail[1],
             "kernel": head[2],
+            "tail_kernel": tail[2],
             "norm": "body.0.bn1.weight" in shapes,
+            "separable": first_block[1] == 1 < head[0],
             "block_bias": "body.0.conv1.bias" in shapes,
+            "outer_bias": "head.bias" in shapes,
+            "tail_bias": "tail.bias" in shapes,
             "neck": neck,
+            "upsampler": "nearest" if up and up[0] == tail[1] else "shuffle",
+            "up_norm": "up_bns.0.weight" in shapes,
+            "extra": "extra.weight" in shapes,
         }
         if slopes is None:
             return {**visible, "activation": "relu"}
-        return {**visible, "activation": "prelu" if slopes == (1,) else "prelu-each"}
+        bare = {
+            "bare_head": "head_act.weight" not in shapes,
+            "bare_ups": bool(ups) and "up_acts.0.weight" not in shapes,
+        }
+        return {**visible, **bare, "activation": "prelu" if slopes == (1,) else "prelu-each"}
+
+    @classmethod
+    def in_order(cls, letters: str) -> list[str] | None:  # noqa: D102
+        match = re.fullmatch(
+            r"h(?P<head>p?)(?P<body>(?:bn?p?bn?)+)(?P<neck>bn?p?)(?P<ups>(?:un?p?)+)(?P<extra>(?:bp?)?)t", letters
+        )
+        if match is None:
+            return None
+        blocks = list(re.finditer(r"(b)(n?)(p?)(b)(n?)", match["body"]))
+        stages = list(re.finditer(r"(u)(n?)(p?)", match["ups"]))
+        return [
+            "head",
+            *["head_act"] * len(match["head"]),
+            *(
+                f"body.{i}.{part}"
+                for i, block in enumerate(blocks)
+                for part, there in zip(("conv1", "bn1", "act", "conv2", "bn2"), block.groups(), strict=True)
+                if there
+            ),
+            *({"b": "neck", "n": "neck_bn", "p": "neck_act"}[letter] for letter in match["neck"]),
+            *(
+                f"{part}.{i}"
+                for i, stage in enumerate(stages)
+                for part, there in zip(("ups", "up_bns", "up_acts"), stage.groups(), strict=True)
+                if there
+            ),
+            *({"b": "extra", "p": "extra_act"}[letter] for letter in match["extra"]),
+            "tail",
+        ]
+
+    def doubts(self, *, named: bool) -> Mapping[str, Sequence[Any]]:  # noqa: D102
+        doubts: dict[str, Sequence[Any]] = {
+            "input": ("unit", "signed", "imagenet"),
+            "output": ("tanh", "plain", "signed", "imagenet", "tanh-imagenet"),
+        }
+        if not named and not self.config.activation.startswith("prelu"):
+            doubts |= {"activation": ("relu", "leakyrelu", "swish"), "bare_head": (False, True)}
+        return doubts
 
     def initialise(self) -> None:
         """Kaiming-normal; without normalisation, residuals start at a tenth of it."""
@@ -243,30 +439,33 @@ class SRGAN(Generator):
         self.tail.weight.data.mul_(0.1)
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        if self.config.input == "imagenet":
-            x = (x - _constant(IMAGENET_MEAN, x)) / _constant(IMAGENET_STD, x)
+        config = self.config
+        x = to_values(x, config.input)
         x = self.head_act(self.head(x).to(self.neck.weight.dtype))  # [B, F, h, w]
         y = self.neck(self.body(x))
-        if self.config.neck == "norm":
+        if config.neck == "norm":
             y = self.neck_bn(y)
-        elif self.config.neck == "prelu":
+        elif config.neck == "prelu":
             y = self.neck_act(y)
         x = x + y
-        for factor, up, act in zip(self.factors, self.ups, self.up_acts, strict=True):
-            x = act(F.pixel_shuffle(up(x), factor))
-        x = run(self.tail, x)
-        if self.config.output == "tanh":
-            return (torch.tanh(x) + 1) / 2
-        if self.config.output == "imagenet":
-            return x * _constant(IMAGENET_STD, x) + _constant(IMAGENET_MEAN, x)
-        return x
+        for i, factor in enumerate(self.factors):
+            x = F.interpolate(x, scale_factor=factor) if config.upsampler == "nearest" else x
+            x = self.ups[i](x)
+            x = self.up_bns[i](x) if config.up_norm else x
+            x = F.pixel_shuffle(x, factor) if config.upsampler == "shuffle" else x
+            x = self.up_acts[i](x)
+        if config.extra:
+            x = self.extra_act(self.extra(x))
+        x = run(self.tail, x)  # [B, C, s*h, s*w]
+        if config.output.startswith("tanh"):
+            x = torch.tanh(x)
+        return from_values(x, _OUTPUTS[config.output])
+
+
+_OUTPUTS = {"tanh": "signed", "plain": "unit", "signed": "signed", "imagenet": "imagenet", "tanh-imagenet": "imagenet"}
 
 
 def _activation(config: SRGAN.Config, num_feat: int) -> nn.Module:
     if config.activation in ("prelu", "prelu-each"):
         return nn.PReLU(1 if config.activation == "prelu" else num_feat)
     return {"leakyrelu": nn.LeakyReLU(0.2), "relu": nn.ReLU(), "swish": nn.SiLU()}[config.activation]
-
-
-def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, device=like.device).view(1, 3, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,6 +41,14 @@ class SRResNet(Generator):
                 "conv_last": "conv_last",
             },
         ),
+        Layout(
+            author="mmediting",
+            names={
+                "conv_(first|hr|last)": r"conv_\1",
+                r"trunk_net\.(\d+)\.(conv\d)": r"body.\1.\2",
+                r"upsample(\d)\.upsample_conv": r"upconv\1",
+            },
+        ),
     )
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,14 @@ class SRResNet(Generator):
             "num_feat": first[0],
             "num_block": count(shapes, r"body\.(\d+)\.conv1\.weight"),
         }
+
+    @classmethod
+    def in_order(cls, letters: str) -> list[str] | None:  # noqa: D102
+        match = re.fullmatch(r"h((?:bb)+)(u+)bt", letters)
+        if match is None:
+            return None
+        body = (f"body.{i}.conv{j}" for i in range(len(match[1]) // 2) for j in (1, 2))
+        return ["conv_first", *body, *(f"upconv{i + 1}" for i in range(len(match[2]))), "conv_hr", "conv_last"]
 
     def initialise(self) -> None:
         """Kaiming-normal, a tenth of it (ESRGAN, section 3.1: residual networks like a small start)."""

@@ -1,0 +1,113 @@
+"""``upscale try``."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upscale.cli import console
+from upscale.cli.models import prepare
+from upscale.cli.run import parse_target
+from upscale.errors import OutputExists, UsageError
+from upscale.options import Measure, Target
+
+if TYPE_CHECKING:
+    from upscale.catalog import Catalog
+
+CONTEXT = 32  # pixels around the part that networks see as well
+
+
+def try_(
+    picture: Annotated[Path, typer.Argument(help="A picture.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network, several times; default: all here."),
+    ] = None,
+    scale: Annotated[str, typer.Option("--scale", "-x", "-s", metavar="N", help="Factor.")] = "4",
+    at: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="Middle of the part; default: where there is most detail.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=16, metavar="N", help="Edge of the part, in pixels of the picture.")] = 128,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="NAME", help="Of both results; default: PICTURE_try.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace results that exist.")] = False,
+) -> None:
+    """Enlarge one part of a picture with several networks, and put the results beside each other."""
+    from upscale.catalog import known
+    from upscale.images import read_image
+
+    target = parse_target({Measure.SCALE: scale}) or Target.parse(scale)
+    names = list(dict.fromkeys(model or _here(known())))
+    for name in names:  # a slip is answered before torch is imported
+        known().stages(name)
+    base = output.with_suffix("") if output else picture.with_name(f"{picture.stem}_try")
+    results = [base.with_name(base.name + suffix) for suffix in (".png", ".html")]
+    for path in results:
+        if path.exists() and not force:
+            raise OutputExists(f"{path}: exists", "replace it with --force, or name another with --output")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}", "make the folder first")
+    whole = read_image(picture)
+    height, width = (min(size, edge) for edge in whole.pixels.shape[:2])
+    middle = None if at is None else _point(at, *whole.pixels.shape[:2])
+
+    from upscale.bench.pairs import enlarged
+    from upscale.bench.report import Comparison, try_page
+    from upscale.bench.result import write_text
+    from upscale.bench.sheet import detailed, sheet
+    from upscale.bench.tables import Cell, Grid, number
+    from upscale.engine import load
+    from upscale.images import Image, write_image
+
+    if middle is None:
+        top, left = detailed(whole.pixels, height, width)
+    else:
+        top = min(max(0, middle[0] - height // 2), whole.pixels.shape[0] - height)
+        left = min(max(0, middle[1] - width // 2), whole.pixels.shape[1] - width)
+    first_row, first_column = max(0, top - CONTEXT), max(0, left - CONTEXT)
+    seen = whole.pixels[first_row : top + height + CONTEXT, first_column : left + width + CONTEXT]
+    part = replace(whole, pixels=seen, alpha=None, following=())
+
+    rows, columns = target.size(height, width)
+    y, x = (round(float(target.value) * inside) for inside in (top - first_row, left - first_column))
+    pictures, notes, commands = {}, {}, []
+    for name in names:
+        prepare(name, offline=offline)
+        done = load(name, device=device, offline=offline).upscale(part, target)
+        pictures[name] = enlarged(done.image.pixels[y : y + rows, x : x + columns], rows, columns)
+        notes[name] = f"{done.seconds:.2f} s"
+        command = f"upscale {shlex.quote(str(picture))} -x {scale} -m {shlex.quote(name)}"
+        commands.append([Cell(name), number(done.seconds, 2), Cell(command)])
+        console.out.print(command, markup=False)
+    title = f"{picture.name} x{scale}: {width}x{height} pixels from {left},{top}"
+    usual = names.index("compact") if "compact" in names else len(names) - 1
+    slider = Comparison(title, pictures, names[0], names[usual], notes)
+    write_image(results[0], Image(pixels=sheet(pictures, notes)))
+    write_text(results[1], try_page(title, slider, Grid(["network", "seconds", "command"], 1, commands)))
+    for path in results:
+        console.out.print(str(path), markup=False)
+
+
+def _here(catalog: Catalog) -> list[str]:
+    """Return the networks that need no fetching, those of a family under its name; of the interpolations, bicubic."""
+    from upscale import store
+
+    there = [e for e in catalog.entries.values() if e.generator and store.state(e) in ("bundled", "here")]
+    return ["bicubic", *dict.fromkeys(entry.family or entry.name for entry in there)]
+
+
+def _point(text: str, height: int, width: int) -> tuple[int, int]:
+    """Read ``"x,y"`` and return row and column."""
+    x, _, y = text.partition(",")
+    if not (x.strip().isdigit() and y.strip().isdigit()):
+        raise UsageError(f"--at: {text!r} is not a place", "for example --at 300,200")
+    if int(x) >= width or int(y) >= height:
+        raise UsageError(f"--at: {text} is outside of {width}x{height}", "give pixels of the picture")
+    return int(y), int(x)
