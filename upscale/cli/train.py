@@ -27,10 +27,10 @@ def train(
     """Train a network on a folder of pictures; `upscale photo.jpg -m FILE` runs what comes out."""
     from upscale.device import resolve_device
     from upscale.train.data import Batches, crop_size, open_pictures
-    from upscale.train.loop import load_pairs
     from upscale.train.loop import train as run_training
     from upscale.train.preview import batches_sheet
     from upscale.train.recipe import load_recipe
+    from upscale.train.validation import load_pairs
 
     resolved = load_recipe(recipe, overrides or ())
     torch_device = resolve_device(device)
