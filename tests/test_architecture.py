@@ -20,6 +20,7 @@ FLOORS = {
     "bench": 5,
     "engine": 4,
     "export": 4,
+    "backprojection": 3,
     "checkpoint": 3,
     "losses": 3,
     "metrics": 3,

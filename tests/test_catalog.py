@@ -87,8 +87,8 @@ def named(*names: str) -> Catalog:
     return Catalog({name: row(name) for name in names})
 
 
-def shares(catalog: Catalog, model: str, denoise: float | None = None) -> list[list[tuple[str, float]]]:
-    stages = catalog.stages(model, denoise)
+def shares(catalog: Catalog, model: str) -> list[list[tuple[str, float]]]:
+    stages = catalog.stages(model)
     return [[(part.entries[0].name, part.share) for part in stage] for stage in stages]
 
 
@@ -98,7 +98,8 @@ def test_names_sequences_and_blends() -> None:
     assert shares(catalog, "b+a") == [[("b", 1.0)], [("a", 1.0)]]
     assert shares(catalog, "a+b") == [[("a+b", 1.0)]]  # a name goes before an expression
     assert shares(catalog, "a:0.75,b:0.25") == [[("a", 0.75), ("b", 0.25)]]
-    assert shares(catalog, "a", denoise=0.25) == [[("a", 0.25), ("b", 0.75)]]
+    assert shares(catalog, catalog.mixed("a", 0.25)) == [[("a", 0.25), ("b", 0.75)]]
+    assert catalog.mixed("b", 0.25) == catalog.mixed("a", 0.25)  # either name will do
     assert catalog.scale("b+a") == 8
     assert catalog.scale("a") == 4
 
@@ -124,8 +125,10 @@ def test_slips_are_named(model: str, error: type[Exception], message: str) -> No
         named("a", "b").stages(model)
 
 
-def test_network_without_a_sibling_cannot_denoise_less() -> None:
-    with pytest.raises(UsageError, match="no sibling"):
-        named("a", "b").stages("b", denoise=0.5)
+def test_only_a_network_with_a_sibling_has_a_strength() -> None:
+    with pytest.raises(UsageError, match="c has no sibling"):
+        named("a", "b", "c").mixed("c", 0.5)
     with pytest.raises(UsageError, match="only a single network"):
-        named("a", "b").stages("a+b", denoise=0.5)
+        named("a", "b").mixed("a+b", 0.5)
+    with pytest.raises(UnknownWeights, match="unknown model"):
+        named("a", "b").mixed("d", 0.5)

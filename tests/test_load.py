@@ -66,12 +66,12 @@ def test_one_network_after_the_other(files: dict[str, str]) -> None:
     assert not np.array_equal(run(f"{files['same']}+{files['a']}"), run(files["a"]))
 
 
-def test_denoising_less_blends_with_the_sibling(files: dict[str, str]) -> None:
+def test_strength_mixes_a_network_with_its_sibling(files: dict[str, str]) -> None:
     facts = {"summary": "", "license": "MIT"}
     write_user({"one": {**facts, "file": files["a"], "sibling": "two"}, "two": {**facts, "file": files["b"]}})
-    assert np.array_equal(run("one", denoise=1.0), run(files["a"]))
-    assert np.array_equal(run("one", denoise=0.0), run(files["b"]))
-    assert np.array_equal(run("one", denoise=0.4), run(f"{files['a']}:0.4,{files['b']}:0.6"))
+    assert np.array_equal(run(known().mixed("one", 1.0)), run(files["a"]))
+    assert np.array_equal(run(known().mixed("two", 0.0)), run(files["b"]))
+    assert np.array_equal(run(known().mixed("one", 0.4)), run(f"{files['a']}:0.4,{files['b']}:0.6"))
 
 
 def test_ensemble_is_the_mean_over_orientations(files: dict[str, str]) -> None:

@@ -45,7 +45,7 @@ class WeightsEntry:
     bytes: int | None = None
     speed: Literal["fast", "medium", "slow"] | None = None
     sibling: str | None = None
-    """The like-built network that ``--denoise`` and ``--strength`` interpolate towards."""
+    """The like-built network that changes less, towards which ``--strength`` interpolates."""
     generator: bool = True
     """False for what only training needs."""
 
@@ -110,14 +110,11 @@ class Catalog:
         near = did_you_mean(model, self.names)
         raise UnknownWeights(f"unknown model {model!r}", f"{near} {known_hint}" if near else known_hint)
 
-    def stages(self, model: str, denoise: float | None = None) -> list[Stage]:
+    def stages(self, model: str) -> list[Stage]:
         """Return what ``model`` means: networks one after the other, ``a+b``, each a blend, ``a:0.7,b:0.3``.
-
-        ``denoise`` blends a network with its sibling, which denoises less.
 
         Raises:
             UnknownWeights: a part is neither a name nor a file.
-            UsageError: ``denoise`` for what has no sibling.
             ConfigError: shares that do not add up to 1.
         """
         stages: list[tuple[tuple[str, float], ...]]
@@ -125,23 +122,35 @@ class Catalog:
             stages = [((model, 1.0),)]
         else:
             stages = [tuple(_share(part) for part in stage.split(",")) for stage in model.split("+")]
-        if denoise is not None:
-            if len(stages) != 1 or len(stages[0]) != 1:
-                raise UsageError("--denoise: only a single network can denoise less", "write the shares yourself")
-            name = stages[0][0][0]
-            sibling = self.find(name)[0].sibling
-            if sibling is None:
-                raise UsageError(f"--denoise: {name} has no sibling that does so less", "use -m realesr-general-x4v3")
-            stages = [((name, denoise), (sibling, 1 - denoise))]
         for stage in stages:
             if abs(sum(share for _, share in stage) - 1) > 1e-3:
                 raise ConfigError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
         return [tuple(Part(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
 
-    def scale(self, model: str, denoise: float | None = None) -> int | None:
+    def mixed(self, model: str, share: float) -> str:
+        """Return the blend of ``share`` of the stronger of ``model`` and its sibling with the rest of the milder.
+
+        Raises:
+            UnknownWeights: neither a name nor a file.
+            UsageError: not the name of one network or family that has a sibling.
+        """
+        for strong in self.entries.values():
+            if strong.sibling is None:
+                continue
+            mild = self.entries[strong.sibling]
+            if model in (strong.name, mild.name):
+                return f"{strong.name}:{share:g},{mild.name}:{1 - share:g}"
+            if model in (strong.family, mild.family):
+                return f"{strong.family}:{share:g},{mild.family}:{1 - share:g}"
+        if self._is_whole(model):
+            raise UsageError(f"--strength: {model} has no sibling", "mix any two: -m a:0.7,b:0.3")
+        self.stages(model)
+        raise UsageError("--strength: only a single network has a sibling", "write the shares yourself")
+
+    def scale(self, model: str) -> int | None:
         """Return the largest scale of ``model`` in a single pass; None where only the files tell."""
         product = 1
-        for stage in self.stages(model, denoise):
+        for stage in self.stages(model):
             scales = [entry.scale for entry in stage[0].entries]
             if None in scales:
                 return None

@@ -57,6 +57,8 @@ class Faith:
     scale: float
     consistency: float
     """PSNR in RGB of the reduced enlargement against the source, dB."""
+    largest: float
+    """Largest difference of a channel of the same two, in levels of 255."""
     color_mean: float
     """dE2000, of the same two."""
     color_worst: float
@@ -86,6 +88,7 @@ def faith(sr: Image, lr: Image) -> Faith:
     return Faith(
         scale=(height / h + width / w) / 2,
         consistency=float(psnr(reduced, source)),
+        largest=float((reduced - source).abs().max()) * 255,
         color_mean=float(difference.mean()),
         color_worst=float(np.percentile(difference.numpy(), 99)),
         contrast=_contrast(reduced, source),

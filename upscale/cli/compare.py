@@ -79,6 +79,7 @@ def check(
             f"{found.consistency:.2f} dB",
             "reduced, against the source; above 40, hard to see",
         ),
+        ("largest difference", f"{found.largest:.2f}", "of the same two, in levels of 255"),
         ("colour, mean dE2000", f"{found.color_mean:.3f}", "1 is just visible"),
         ("colour, worst hundredth", f"{found.color_worst:.3f}", f"the heat map ends at {HOT:g}"),
         ("local contrast", f"{found.contrast:.3f}", "of the source's; above 1, contrast was invented"),
@@ -96,7 +97,7 @@ def check(
             compare_page(title, grid, Comparison(title, shown, "source", "where colours differ", {}, strip=False)),
         )
     if json:
-        fields = ("scale", "consistency", "color_mean", "color_worst", "contrast")
+        fields = ("scale", "consistency", "largest", "color_mean", "color_worst", "contrast")
         console.event({name: _plain(getattr(found, name)) for name in fields})
     else:
         for name, value, meaning in facts:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from upscale.catalog import WeightsEntry
 
 
-def prepare(model: str, denoise: float | None = None, *, offline: bool = False, quiet: bool = False) -> None:
+def prepare(model: str, *, offline: bool = False, quiet: bool = False) -> None:
     """Fetch what ``model`` needs, with a bar for the bytes, and say what the user should know before the first use."""
     from upscale.catalog import known
 
-    stages = known().stages(model, denoise)
+    stages = known().stages(model)
     _fetch((entry for stage in stages for part in stage for entry in part.entries), offline=offline, quiet=quiet)
 
 

@@ -77,12 +77,23 @@ def run(
         str,
         typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network; also a+b, or a:0.7,b:0.3."),
     ] = "compact",
-    denoise: Annotated[
+    strength: Annotated[
         float | None,
-        typer.Option("--denoise", "--denoise_strength", "-dn", min=0, max=1, help="Noise to take, 0 to 1, if it can."),
+        typer.Option(
+            "--strength",
+            "--denoise",
+            "--denoise_strength",
+            "-dn",
+            min=0,
+            max=1,
+            help="How much to restore: 1 as the network does, 0 as its faithful sibling.",
+        ),
     ] = None,
     tta: Annotated[
         bool, typer.Option("--tta", help="Mean over eight orientations: slightly better, 8x slower.")
+    ] = False,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="Change results until they reduce to their source.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     tile: Annotated[
@@ -189,12 +200,15 @@ def run(
         Measure.AT_LEAST: at_least,
     }
     wanted = parse_target(sizes)
-    native = known().scale(model, denoise)  # before torch is imported: a slip in a name is answered at once
+    chosen = model
+    if strength is not None:
+        model = known().mixed(model, strength)
+    native = known().scale(model)  # before torch is imported: a slip in a name is answered at once
     tiling = _tiling(tile, overlap)
     naming = Naming(
         template=_template(name, suffix),
         suffix=None if format_ in (None, "auto") else "." + str(format_).lower().removeprefix("."),
-        model=model,
+        model=chosen,
     )
     behind = None if background is None else _colour(background)
     writers = _writers(jobs_)
@@ -218,14 +232,14 @@ def run(
         from upscale.batch import pipeline
         from upscale.engine import load
 
-        prepare(model, denoise, offline=offline, quiet=quiet or json)
+        prepare(model, offline=offline, quiet=quiet or json)
         upscaler = load(
             model,
             device=_device(device, gpu),
             precision=precision,
             tiling=tiling,
-            denoise=denoise,
             tta=tta,
+            faithful=faithful,
             offline=offline,
         )
         if wanted is None:  # the scale of a file is known once it is read
@@ -243,8 +257,8 @@ def run(
             strip=strip,
             provenance=provenance,
             skip_large=skip_large,
-            denoise=denoise,
             tta=tta,
+            faithful=faithful,
         )
         report = Report(len(jobs), json=json, quiet=quiet or streams.to_stdout, verbose=verbose)
         try:
@@ -280,8 +294,8 @@ def settings_for(
     strip: bool = False,
     provenance: bool = True,
     skip_large: bool = False,
-    denoise: float | None = None,
     tta: bool = False,
+    faithful: bool = False,
 ) -> Settings:
     """Return what makes the results of ``upscaler``, which was loaded as ``model``, what they are."""
     from upscale import store
@@ -289,11 +303,11 @@ def settings_for(
     from upscale.catalog import known
     from upscale.images import Provenance
 
-    stages = known().stages(model, denoise)
+    stages = known().stages(model)
     entries = [entry for stage in stages for part in stage for entry in part.entries]
     paths = ((entry, store.locate(entry)) for entry in entries)
     weights = tuple(entry.sha256 or store.sha256(path) for entry, path in paths if path is not None)
-    dials = ("" if denoise is None else f" denoise {denoise:g}") + (" tta" if tta else "")
+    dials = " tta" * tta + " faithful" * faithful
     made = Provenance(
         tool=f"upscale {__version__}", model=model, weights=weights, settings=f"{target} {upscaler.precision}{dials}"
     )

@@ -65,6 +65,8 @@ class DegradationConfig:
     """How LR is made; the numbers matter for ``blind`` only."""
 
     kind: Literal["bicubic", "blind"] = "bicubic"
+    clean: float = 0.0
+    """Probability that a batch is reduced bicubic all the same, so that clean pictures stay what they are."""
     first: Stage = field(default_factory=Stage)
     second: Stage = field(default_factory=_second)
     final_sinc: float = 0.8
@@ -83,7 +85,7 @@ def degrade(gt: Tensor, scale: int, config: DegradationConfig | None = None, rng
         lr = resize(gt, height, width)
     else:
         assert rng is not None
-        lr = _blind(gt, height, width, config, rng)
+        lr = resize(gt, height, width) if _chance(rng, config.clean) else _blind(gt, height, width, config, rng)
     return (lr.clamp(0, 1) * 255).round() / 255
 
 
