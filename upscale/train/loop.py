@@ -136,11 +136,13 @@ def _saving_to(out: Path) -> Iterator[None]:
 def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> TrainState:
     if (out / "state.pt").exists():
         raise ConfigError(f"{out}: holds a training run already", "go on with --resume, or choose another --out")
+    state = fresh(recipe, device)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+        with said_of(out / "recipe.toml"):
+            (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
     ranks.wait()
-    return fresh(recipe, device)
+    return state
 
 
 def _remark(state: TrainState, text: str) -> Event:
