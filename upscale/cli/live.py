@@ -50,7 +50,7 @@ class LiveView:
             console.notice(f"step {event['step']}: {event['text']}")
         elif event["event"] == "stop":
             console.notice(f"stopped at step {event['step']}: {event['reason']}")
-        elif event["event"] == "valid" or (event["event"] == "step" and not self._live.is_started):
+        elif (event["event"] == "valid" and len(event) > 2) or (event["event"] == "step" and not self._live.is_started):
             line = "  ".join(f"{key} {_short(value)}" for key, value in event.items() if key != "event")
             console.err.print(line, markup=False)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from upscale.config import did_you_mean, parse
 from upscale.errors import ConfigError
-from upscale.losses import LOSSES, PERCEPTUAL
+from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
 from upscale.models.features import EXTRACTORS
 from upscale.train.degradation import DegradationConfig
 
@@ -53,7 +53,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerceptualConfig:
-    """The loss ``perceptual``."""
+    """The loss ``perceptual``; of ``classifier``, which takes no layers but the output, the network and distance."""
 
     extractor: Literal["vgg19", "squeezenet"] = "vgg19"
     file: str | None = None
@@ -109,8 +109,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in self.losses:
-            if name not in (*LOSSES, PERCEPTUAL):
-                hint = did_you_mean(name, (*LOSSES, PERCEPTUAL))
+            if name not in (known := (*LOSSES, PERCEPTUAL, CLASSIFIER)):
+                hint = did_you_mean(name, known)
                 raise ValueError(f"unknown loss {name!r}" + (f"; {hint}" if hint else ""))
         for name in ("steps", "log_every", "valid_every", "keep"):
             if getattr(self, name) < 1:

@@ -15,9 +15,10 @@ from upscale.catalog import known
 from upscale.checkpoint import load_extractor, load_generator
 from upscale.device import DTYPES, resolve_precision
 from upscale.errors import ConfigError
-from upscale.losses import GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
+from upscale.losses import CLASSIFIER, GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
 from upscale.models import Generator, build, build_discriminator
 from upscale.options import Precision
+from upscale.train.classifier import ClassifierLoss, load_classifier
 from upscale.train.muon import Muon
 from upscale.train.ranks import Ranks
 from upscale.train.recipe import Recipe
@@ -44,9 +45,11 @@ def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
     Raises:
         ConfigError: the weights of the extractor are not there.
     """
-    losses: dict[str, tuple[float, Callable[[Tensor, Tensor], Tensor]]] = {}
-    for name, weight in recipe.losses.items():
-        losses[name] = (weight, _perceptual(recipe, device) if name == PERCEPTUAL else LOSSES[name])
+    made = {PERCEPTUAL: _perceptual, CLASSIFIER: _classifier}
+    losses = {
+        name: (weight, made[name](recipe).to(device) if name in made else LOSSES[name])
+        for name, weight in recipe.losses.items()
+    }
     precision = resolve_precision(Precision.AUTO, device)
     return Objective(
         losses=losses,
@@ -58,20 +61,32 @@ def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
     )
 
 
-def _perceptual(recipe: Recipe, device: torch.device) -> PerceptualLoss:
+def _perceptual(recipe: Recipe) -> PerceptualLoss:
     config = recipe.perceptual
-    entry = known().entries.get(config.extractor)
+    extractor = load_extractor(_extractor_file(recipe, PERCEPTUAL), config.extractor, config.layers)
+    return PerceptualLoss(extractor, config.layers, config.distance, config.feature_scale)
+
+
+def _classifier(recipe: Recipe) -> ClassifierLoss:
+    config = recipe.perceptual
+    return ClassifierLoss(
+        load_classifier(_extractor_file(recipe, CLASSIFIER), config.extractor), config.distance, config.feature_scale
+    )
+
+
+def _extractor_file(recipe: Recipe, loss: str) -> Path:
+    """Return where the weights of the recipe's classifier are, for ``loss``."""
+    config = recipe.perceptual
     if config.file is not None:
-        path: Path | None = Path(config.file)
-    else:
-        path = None if entry is None else store.locate(entry)
+        return Path(config.file)
+    entry = known().entries.get(config.extractor)
+    path = None if entry is None else store.locate(entry)
     if path is None:
         raise ConfigError(
-            f"the loss 'perceptual' needs the weights of {config.extractor}",
+            f"the loss {loss!r} needs the weights of {config.extractor}",
             "--set perceptual.file=FILE names a state dict with torchvision's names",
         )
-    extractor = load_extractor(path, config.extractor, config.layers)
-    return PerceptualLoss(extractor, config.layers, config.distance, config.feature_scale).to(device)
+    return path
 
 
 def _start_from(generator: Generator, init: str) -> None:
