@@ -97,6 +97,9 @@ class Recipe:
     gan: GanConfig | None = None
     init: str | None = None
     """Name or file of the network to start from; where its last layer is of another scale, that layer starts anew."""
+    branches: int = 0
+    """Train each 3x3 convolution as the sum of itself, of a 1x1 to so many times its channels before a 3x3, and of the
+    identity; the file has the single convolution that they are. 0: without."""
     ema_decay: float = 0.999
     seed: int = 0
     log_every: int = 50
@@ -115,6 +118,8 @@ class Recipe:
         for name in ("steps", "log_every", "valid_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.branches < 0:
+            raise ValueError(f"branches is {self.branches}, must be 0 or more")
         if (self.discriminator is None) != (self.gan is None):
             raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:

@@ -14,6 +14,7 @@ from upscale.errors import ConfigError
 from upscale.files import replacing
 from upscale.images import said_of
 from upscale.models import Generator, build
+from upscale.train.branches import without_branches
 from upscale.train.card import card
 from upscale.train.data import Pictures
 from upscale.train.recipe import Recipe, load_recipe, to_toml
@@ -101,7 +102,7 @@ def network_path(out: Path, step: int) -> Path:
 
 
 def averaged(state: TrainState) -> Generator:
-    """Return the moving average of the generator: what is measured and saved."""
+    """Return the moving average of the generator, as it runs: what is measured and saved."""
     module = state.ema.module
     assert isinstance(module, Generator)
-    return module
+    return without_branches(module)

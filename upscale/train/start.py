@@ -18,6 +18,7 @@ from upscale.errors import ConfigError
 from upscale.losses import CLASSIFIER, GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
 from upscale.models import Generator, build, build_discriminator
 from upscale.options import Precision
+from upscale.train.branches import add_branches
 from upscale.train.classifier import ClassifierLoss, load_classifier
 from upscale.train.muon import Muon
 from upscale.train.ranks import Ranks
@@ -105,6 +106,8 @@ def _start_from(generator: Generator, init: str) -> None:
 
 def assemble(generator: Generator, recipe: Recipe, device: torch.device) -> TrainState:
     """Put ``generator`` beside its moving average, optimisers and discriminator, all on ``device``."""
+    if recipe.branches:
+        add_branches(generator, recipe.branches)
     generator = generator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     betas = (recipe.optim.betas[0], recipe.optim.betas[1])
     optimizer: Optimizer

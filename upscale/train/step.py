@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -111,7 +112,7 @@ class _Terms:
 
 def _generator_terms(state: TrainState, lr: Tensor, target: Tensor, gt: Tensor, objective: Objective) -> _Terms:
     discriminator, gan = state.discriminator, objective.gan
-    with objective.casting(lr.device):
+    with objective.casting(lr.device), parametrize.cached():  # branches are summed once, not at every look
         sr = state.generator(lr).float()  # [B, 3, s*h, s*w]
     terms = {name: loss(sr, target) for name, (_, loss) in objective.losses.items()}
     weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
