@@ -89,7 +89,8 @@ def train(
                 due = state.step % recipe.valid_every == 0 or state.step == recipe.steps
                 reason = trouble(state, saving=due)
                 if ranks.anyone(reason is not None):
-                    at, state = state.step, roll_back(state, recipe, out, device, reason or "another process failed")
+                    reason = reason or "weights of another process are not finite"
+                    at, state = state.step, roll_back(state, recipe, out, device, reason)
                     batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step)
                     text = f"{reason}: back from step {at} to {state.step}, at {state.rate:g} of the learning rate"
                     log(_remark(state, text))
