@@ -212,8 +212,7 @@ def _chart(
     def at(point: _Point) -> tuple[float, float]:
         return place(x_axis, y_axis, point.x, point.y)
 
-    marks = []
-    marks.append(polyline([at(point) for point in line], "var(--soft)", dashed=True))
+    marks = [polyline([at(point) for point in line], "var(--soft)", dashed=True)]
     taken: list[float] = []
     for index, found in enumerate(series.values()):
         colour = f"var(--s{index % COLOURS})"
