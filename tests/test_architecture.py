@@ -36,6 +36,7 @@ FLOORS = {
     "config": 0,
     "options": 0,
     "files": 0,
+    "page": 0,
 }
 # Neighbours on a floor that may see each other, with the reason.
 NEIGHBOURS = {

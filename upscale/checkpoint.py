@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from upscale.errors import ConfigError, IncompatibleCheckpoint
@@ -130,7 +130,8 @@ def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any]
     }
     about = {"network": describe(generator), **metadata}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {METADATA_KEY: json.dumps(about)})
+        # As bytes, so that a full disk is the system's error and not one of the library's own.
+        temporary.write_bytes(save(tensors, {METADATA_KEY: json.dumps(about)}))
 
 
 def describe(generator: Generator) -> dict[str, Any]:

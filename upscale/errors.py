@@ -18,7 +18,8 @@
     │   ├── DeviceUnavailable        --device cuda without CUDA
     │   └── OutOfMemory              also at the smallest tile
     ├── UsageError                   an option's value that makes no sense; exit code 2 where all others give 1
-    └── NonFiniteOutput              NaN or inf even in float32
+    ├── NonFiniteOutput              NaN or inf even in float32
+    └── Diverged                     training that came to nothing, also at lower rates
 
 Anything else that is raised is a bug and keeps its traceback.
 """
@@ -97,3 +98,7 @@ class UsageError(UpscaleError):
 
 class NonFiniteOutput(UpscaleError):
     """A network gave NaN or infinity even in float32."""
+
+
+class Diverged(UpscaleError):
+    """Training whose weights or gradients are not finite, also at lower learning rates."""

@@ -78,7 +78,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ldl": ldl,
 }
 PERCEPTUAL = "perceptual"
-"""The loss that owns a network and so is made, not listed."""
+CLASSIFIER = "classifier"
+"""The losses that own a network and so are made, not listed."""
 
 
 class PerceptualLoss(nn.Module):

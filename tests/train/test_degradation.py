@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image as PILImage
 
 from tests.conftest import picture
 from upscale.imaging import resize, to_tensor
-from upscale.train.degradation import DegradationConfig, Stage, _bell, _blur_kernels, _filter, _sinc, degrade
+from upscale.train.degradation import DegradationConfig, Stage, _bell, _blur_kernels, _filter, _sinc, degrade, sharpened
 from upscale.train.jpeg import jpeg
 
 BLIND = DegradationConfig(kind="blind")
@@ -101,3 +102,15 @@ def test_each_picture_of_a_batch_has_its_own_quality() -> None:
     both = jpeg(gt(1).repeat(2, 1, 1, 1), torch.tensor([20.0, 95.0]))
     for i, quality in enumerate((20.0, 95.0)):
         torch.testing.assert_close(both[i], jpeg(gt(1), torch.tensor([quality]))[0])
+
+
+def test_sharpening_is_an_unsharp_mask_where_there_are_edges() -> None:
+    images = gt(2, 96)
+    for image, found in zip(images, sharpened(images), strict=True):
+        pixels = image.permute(1, 2, 0).numpy()
+        detail = pixels - cv2.GaussianBlur(pixels, (51, 51), 0)
+        edges = cv2.GaussianBlur((np.abs(detail) > 10 / 255).astype(np.float32), (51, 51), 0)
+        expected = edges * np.clip(pixels + 0.5 * detail, 0, 1) + (1 - edges) * pixels
+        np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    even = torch.full((1, 3, 20, 20), 0.3)
+    torch.testing.assert_close(sharpened(even), even)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,14 @@ import torch
 from PIL import Image as PILImage
 
 from tests.conftest import picture
+from tests.train.conftest import CPU, losses, recipe, run
 from upscale.checkpoint import load_generator, read_metadata
 from upscale.errors import ConfigError, InputError
 from upscale.train.data import Batches, Pictures, open_pictures
-from upscale.train.loop import Result, load_pairs, train
-from upscale.train.recipe import Recipe, load_recipe, to_toml
+from upscale.train.loop import train
+from upscale.train.recipe import load_recipe, to_toml
 from upscale.train.step import TrainState, train_step
-
-CPU = torch.device("cpu")
-SMALL = ("generator.num_feat=8", "generator.num_conv=2", "generator.scale=2", "data.gt_size=16", "data.batch_size=2")
-SHORT = ("steps=20", "valid_every=10", "log_every=1", "optim.warmup=2", "ema_decay=0.9")
-
-
-def recipe(*overrides: str) -> Recipe:
-    return load_recipe("compact", [*SMALL, *SHORT, *overrides])
-
-
-@pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pictures:
-    """Three small pictures of different sizes, and what must be skipped."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "data"
-    (folder / "sub").mkdir(parents=True)
-    for i, (height, width) in enumerate([(48, 64), (70, 40), (33, 90)]):
-        PILImage.fromarray(picture(height, width, i)).save(folder / ("sub" if i else ".") / f"{i}.png")
-    PILImage.fromarray(picture(20, 90)).save(folder / "low.png")
-    (folder / "broken.jpg").write_text("not a picture")
-    return open_pictures(folder, 32)
-
-
-def run(recipe: Recipe, pictures: Pictures, out: Path, *, resume: bool = False) -> tuple[Result, list[dict[str, Any]]]:
-    events: list[dict[str, Any]] = []
-    result = train(recipe, pictures, [], out, CPU, resume=resume, on_event=lambda e: events.append(dict(e)))
-    return result, events
-
-
-def losses(events: Sequence[dict[str, Any]]) -> list[float]:
-    return [event["l1"] for event in events if event["event"] == "step"]
+from upscale.train.validation import load_pairs
 
 
 def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tmp_path: Path) -> None:

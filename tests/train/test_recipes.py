@@ -12,10 +12,13 @@ import torch
 
 from tests.conftest import picture
 from upscale.errors import ConfigError, IncompatibleCheckpoint
+from upscale.losses import GAN_LOSSES
 from upscale.models.features import EXTRACTORS
-from upscale.train.data import Pictures
+from upscale.train.data import Batches, Pictures
 from upscale.train.loop import train
 from upscale.train.recipe import Recipe, load_recipe, to_toml
+from upscale.train.start import fresh
+from upscale.train.step import Objective, train_step
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "upscale/train/recipes").glob("*.toml"))
 TINY: dict[str, dict[str, Any]] = {
@@ -107,6 +110,31 @@ def test_every_recipe_survives_being_written_out(name: str, tmp_path: Path) -> N
     path = tmp_path / "recipe.toml"
     path.write_text(to_toml(recipe), encoding="utf-8")
     assert load_recipe(str(path)) == recipe
+
+
+def test_all_losses_but_the_adversarial_one_see_sharpened_gt(
+    pictures: Pictures, extractor_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny("realesrgan", extractor_files)
+    batch = Batches(pictures, recipe).batch(0)
+    assert batch.sharp is not None
+    assert float((batch.sharp - batch.gt).abs().max()) > 0.02
+    assert Batches(pictures, tiny("compact-photo", extractor_files)).batch(0).sharp is None
+    seen: dict[str, Any] = {}
+
+    def l1(sr: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        seen["l1"] = gt
+        return torch.nn.functional.l1_loss(sr, gt)
+
+    state = fresh(recipe, torch.device("cpu"))
+    assert state.discriminator is not None
+    looked_at: list[torch.Tensor] = []
+    state.discriminator.register_forward_hook(lambda module, inputs, output: looked_at.append(inputs[0]))
+    goal = Objective(losses={"l1": (1.0, l1)}, gan=GAN_LOSSES["vanilla"], gan_weight=0.1)
+    train_step(state, batch, goal)
+    assert torch.equal(seen["l1"], batch.sharp)
+    assert any(torch.equal(image, batch.gt) for image in looked_at)
+    assert not any(torch.equal(image, batch.sharp) for image in looked_at)
 
 
 @pytest.mark.parametrize("name", ["srgan", "esrgan"])

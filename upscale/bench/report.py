@@ -1,4 +1,4 @@
-"""Pages that need nothing but themselves: the report of a run, and two pictures side by side."""
+"""The report of a run, and two pictures side by side, each as one page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from upscale.bench.quality import Crops, Measure
 from upscale.bench.result import Result
 from upscale.bench.tables import Cell, Grid
 from upscale.images import Pixels
+from upscale.page import COLOURS, axis, chart, definitions, details, document, paragraph, place, polyline
 
 MOST_CASES = 24
 """Pictures with crops on a page: a hundred would make it heavy."""
-_TEMPLATE = Path(__file__).with_name("page.html")
-_WIDTH, _HEIGHT = 460, 290  # of a chart, in its own units
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 120, 14, 34  # of its frame; names of points stand to the right
+_STYLE = Path(__file__).with_name("sliders.css")
+_SCRIPT = Path(__file__).with_name("sliders.js")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +47,27 @@ def bench_page(result: Result, table: Mapping[str, Measure], crops: Sequence[Cro
     groups = list(dict.fromkeys((summary.dataset, summary.scale) for summary in result.summaries))
     parts = [
         "<h1>Quality and speed</h1>",
-        _paragraph(f"Protocol {about['protocol']}: {about['protocol_summary']}. LR: {about['lr']}."),
-        _details("How this was made", _definitions(about)),
-        _details("What the columns mean", _definitions({row.title: row.meaning for row in table.values()})),
+        paragraph(f"Protocol {about['protocol']}: {about['protocol_summary']}. LR: {about['lr']}."),
+        details("How this was made", definitions(about)),
+        details("What the columns mean", definitions({row.title: row.meaning for row in table.values()})),
     ]
     for dataset, scale in groups:
         parts.append(f"<h2>{escape(dataset)} x{scale}, means, protocol {escape(about['protocol'])}</h2>")
         parts.append(_table(tables.means(result, table, dataset, scale), _better(table)))
         literature = tables.literature(result, dataset, scale)
         if literature is not None:
-            parts.append(_details("What papers state", _table(literature, {})))
-        parts.append(_details("Each picture, the worst first", _table(tables.images(result, table, dataset, scale))))
-    parts += [_paragraph(remark) for remark in tables.remarks(result, table)]
+            parts.append(details("What papers state", _table(literature, {})))
+        parts.append(details("Each picture, the worst first", _table(tables.images(result, table, dataset, scale))))
+    parts += [paragraph(remark) for remark in tables.remarks(result, table)]
     charts = [_tradeoff(result, dataset, scale) for dataset, scale in groups]
-    parts += ["<h2>Quality against time</h2>", _paragraph("Up and to the left is better; the line joins the networks"
+    parts += ["<h2>Quality against time</h2>", paragraph("Up and to the left is better; the line joins the networks"
               " that no other beats in both."), f'<div class="charts">{"".join(charts)}</div>']  # fmt: skip
     if result.timings:
-        parts += ["<h2>Speed</h2>", _table(tables.speed(result)), *map(_paragraph, tables.growth(result))]
+        parts += ["<h2>Speed</h2>", _table(tables.speed(result)), *map(paragraph, tables.growth(result))]
         parts.append(f'<div class="charts">{_growth(result, "seconds")}{_growth(result, "memory")}</div>')
     comparisons = _comparisons(result, crops)
     shown = f"the {len(comparisons)} worst of {len(crops)}" if len(comparisons) < len(crops) else "the worst first"
-    parts += ["<h2>Pictures</h2>", _paragraph(f"The part of each on which bicubic enlargement is worst; {shown}.")]
+    parts += ["<h2>Pictures</h2>", paragraph(f"The part of each on which bicubic enlargement is worst; {shown}.")]
     return page("Quality and speed", [*parts, '<div class="cases" id="sliders"></div>'], comparisons)
 
 
@@ -100,10 +100,11 @@ def page(title: str, body: Sequence[str], comparisons: Sequence[Comparison]) -> 
         for comparison in comparisons
     ]
     data = json.dumps(cases).replace("<", "\\u003c")  # a name that contains </script> must not end the element
-    template = _TEMPLATE.read_text(encoding="utf-8")
-    head, rest = template.split("@BODY@")
-    middle, tail = rest.split("@CASES@")
-    return head.replace("@TITLE@", escape(title)) + "\n".join(body) + middle + data + tail
+    sliders = [
+        f'<script type="application/json" id="cases">{data}</script>',
+        f"<script>\n{_SCRIPT.read_text(encoding='utf-8')}</script>",
+    ]
+    return document(title, [*body, *sliders], _STYLE.read_text(encoding="utf-8"))
 
 
 def _comparisons(result: Result, crops: Sequence[Crops]) -> list[Comparison]:
@@ -129,22 +130,6 @@ def _data_url(pixels: Pixels) -> str:
     file = io.BytesIO()
     PILImage.fromarray(pixels).save(file, "PNG", compress_level=9)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _paragraph(text: str) -> str:
-    return f'<p class="soft">{escape(text)}</p>'
-
-
-def _details(title: str, body: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{body}</details>"
-
-
-def _definitions(facts: Mapping[str, object]) -> str:
-    rows = []
-    for key, value in facts.items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        rows.append(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>")
-    return f"<dl>{''.join(rows)}</dl>"
 
 
 def _better(table: Mapping[str, Measure]) -> dict[str, bool]:
@@ -229,30 +214,18 @@ def _chart(
     points = [point for found in series.values() for point in found]
     if not points:
         return ""
-    x_axis, y_axis = _axis([p.x for p in points], log=True), _axis([p.y for p in points], log=log_y)
+    x_axis, y_axis = axis([p.x for p in points], log=True), axis([p.y for p in points], log=log_y)
 
-    def place(point: _Point) -> tuple[float, float]:
-        return (
-            _LEFT + x_axis.at(point.x) * (_WIDTH - _LEFT - _RIGHT),
-            _HEIGHT - _BOTTOM - y_axis.at(point.y) * (_HEIGHT - _TOP - _BOTTOM),
-        )
+    def at(point: _Point) -> tuple[float, float]:
+        return place(x_axis, y_axis, point.x, point.y)
 
-    marks = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
-    for tick in x_axis.ticks:
-        x, _ = place(_Point("", tick, points[0].y))
-        marks.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
-        marks.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{tick:g}</text>')
-    for tick in y_axis.ticks:
-        _, y = place(_Point("", points[0].x, tick))
-        marks.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        marks.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
-    marks.append(_path([place(point) for point in line], "var(--soft)", dashed=True))
+    marks = [polyline([at(point) for point in line], "var(--soft)", dashed=True)]
     taken: list[float] = []
     for index, found in enumerate(series.values()):
-        colour = f"var(--s{index % 6})"
-        marks.append(_path([place(point) for point in found] if joined else [], colour))
+        colour = f"var(--s{index % COLOURS})"
+        marks.append(polyline([at(point) for point in found] if joined else [], colour))
         for point in found:
-            x, y = place(point)
+            x, y = at(point)
             marks.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"><title>')
             marks.append(f"{escape(point.name)} {point.x:.4g}, {point.y:.4g}</title></circle>")
             if point.name:
@@ -261,49 +234,8 @@ def _chart(
                     row -= 2  # names of neighbours must not lie on each other
                 taken.append(row)
                 marks.append(f'<text x="{x + 9:.1f}" y="{row:.1f}">{escape(_clipped(point.name))}</text>')
-    return f"<figure><figcaption>{escape(title)}</figcaption>{''.join(marks)}</svg></figure>"
-
-
-def _path(places: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False) -> str:
-    if len(places) < 2:
-        return ""
-    steps = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dash = ' stroke-dasharray="4 4"' if dashed else ""
-    return f'<polyline points="{steps}" fill="none" stroke="{colour}" stroke-width="1.5"{dash}/>'
+    return chart(title, x_axis, y_axis, marks)
 
 
 def _clipped(name: str) -> str:
     return name if len(name) <= 18 else name[:17] + "…"
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    low: float
-    high: float
-    log: bool
-    ticks: Sequence[float]
-
-    def at(self, value: float) -> float:
-        """Return where ``value`` lies, 0 to 1."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
-
-
-def _axis(values: Sequence[float], *, log: bool) -> _Axis:
-    """Return an axis with a margin around ``values`` and ticks at 1, 2 and 5 times powers of ten."""
-    low, high = min(values), max(values)
-    if log:
-        low, high = low / 1.4, high * 1.4
-        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [m * 10.0**d for d in decades for m in (1, 2, 5)]
-    else:
-        margin = max((high - low) * 0.15, 0.1)
-        low, high = low - margin, high + margin
-        step = 10.0 ** math.floor(math.log10((high - low) / 2))
-        step *= next(m for m in (5, 2, 1) if (high - low) / (m * step) >= 2)
-        ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    shown = [round(tick, 10) for tick in ticks if low <= tick <= high]
-    while len(shown) > 8:
-        shown = shown[::3] if log else shown[::2]
-    return _Axis(low, high, log, shown)

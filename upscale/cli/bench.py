@@ -100,7 +100,7 @@ def bench(
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)
-    table = quality.measures(*_extractors(features, lpips))
+    table = quality.measures(*extractors(features, lpips))
     devices, precisions = device or ["auto"], precision or [Precision.AUTO]
     upscalers = {_short(name): load(name, device=devices[0], precision=precisions[0]) for name in names}
     if len(upscalers) < len(names):
@@ -185,7 +185,8 @@ def _short(name: str) -> str:
     return path.stem if path.suffix in CHECKPOINT_SUFFIXES else name
 
 
-def _extractors(features: str | None, lpips: tuple[str, str] | None) -> tuple[FeatureDistance | None, LPIPS | None]:
+def extractors(features: str | None, lpips: tuple[str, str] | None) -> tuple[FeatureDistance | None, LPIPS | None]:
+    """Return the distances that ``--features`` and ``--lpips`` name, None where they are not given."""
     from upscale.metrics import LPIPS, FeatureDistance
 
     return (

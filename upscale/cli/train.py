@@ -2,45 +2,76 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from upscale.cli import console
+from upscale.cli.bench import extractors
+from upscale.errors import UsageError
 
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder of pictures, searched with all its subfolders.")],
     recipe: Annotated[str, typer.Option(help="Name of a recipe, or a TOML file.")] = "compact",
+    lr: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="LR pictures of the same names, or x4 after them; default: made.")
+    ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of pictures to measure on while training.")] = None,
+    features: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="SqueezeNet, to measure its feature distance as well.")
+    ] = None,
+    lpips: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="BACKBONE LINEAR", help="Weights of LPIPS, to measure it as well."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    patience: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N validations without a better PSNR.")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a number of the recipe.")
     ] = None,
     preview: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a sheet of what the network would see, and stop.")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard, too: OUT/tensorboard.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Train a network on a folder of pictures; `upscale photo.jpg -m FILE` runs what comes out."""
+    from upscale.cli.live import LiveView
     from upscale.device import resolve_device
+    from upscale.train import board
     from upscale.train.data import Batches, crop_size, open_pictures
-    from upscale.train.loop import load_pairs
     from upscale.train.loop import train as run_training
+    from upscale.train.pairs import open_pairs
     from upscale.train.preview import batches_sheet
     from upscale.train.recipe import load_recipe
+    from upscale.train.validation import load_pairs
 
-    resolved = load_recipe(recipe, overrides or ())
+    changes = [*(overrides or ()), *([f"patience={patience}"] if patience else [])]
+    resolved = load_recipe(recipe, changes)
+    if resolved.patience is not None and valid is None:
+        raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")
     torch_device = resolve_device(device)
     folder = out or Path("runs") / Path(recipe).stem
     pairs = load_pairs(valid, resolved.scale) if valid else []
+    measured = dict(zip(("features", "lpips"), extractors(features, lpips), strict=True))
+    distances = {name: distance for name, distance in measured.items() if distance is not None}
     with console.progress(quiet=False) as bars:
         task = bars.add_task("reading pictures", total=None, unit="pictures")
-        pictures = open_pictures(
-            data, crop_size(resolved), lambda done, total: bars.update(task, completed=done, total=total)
-        )
+
+        def read(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        pictures = open_pairs(data, lr, resolved, read) if lr else open_pictures(data, crop_size(resolved), read)
     for skipped in pictures.skipped:
         console.notice(f"skipped {skipped}")
     if preview is not None:
@@ -48,23 +79,32 @@ def train(
         batches_sheet(preview, [batches.batch(step) for step in range(max(1, 8 // resolved.data.batch_size))])
         console.out.print(str(preview), markup=False)
         return
-    with console.progress(quiet=False) as bars:
-        task = bars.add_task("training", total=resolved.steps, unit="steps")
+    write = board.tensorboard(folder / "tensorboard") if tensorboard else None
+    with LiveView(str(folder), resolved.steps) as view:
 
-        def show(event: Any) -> None:
-            bars.update(task, completed=event["step"])
-            if event["event"] != "start":
-                console.err.print(
-                    "  ".join(f"{key} {_short(value)}" for key, value in event.items() if key != "event"),
-                    markup=False,
-                )
+        def on_event(event: Mapping[str, Any]) -> None:
+            view.show(event)
+            if write is not None:
+                write(event)
 
-        result = run_training(resolved, pictures, pairs, folder, torch_device, resume=resume, on_event=show)
+        result = run_training(
+            resolved,
+            pictures,
+            pairs,
+            folder,
+            torch_device,
+            resume=resume,
+            on_event=on_event,
+            distances=distances,
+            command=shlex.join(["upscale", *sys.argv[1:]]),
+        )
     console.out.print(str(result.generator), markup=False)
+    console.err.print(f"{folder / 'report.html'} shows the run", markup=False)
     if not result.finished:
-        console.notice(f"stopped early; go on with the same command and --resume --out {folder}")
+        console.notice(f"interrupted; go on with: {_resuming(sys.argv[1:])}")
         raise typer.Exit(130)
 
 
-def _short(value: object) -> str:
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+def _resuming(arguments: list[str]) -> str:
+    """Return the command that goes on with the run that ``arguments`` began."""
+    return shlex.join(["upscale", *arguments, *([] if "--resume" in arguments else ["--resume"])])

@@ -19,7 +19,7 @@ from upscale.errors import InputError, UpscaleError
 from upscale.files import replacing
 from upscale.images import Pixels, is_picture, read_image
 from upscale.imaging import to_array, to_tensor
-from upscale.train.degradation import MARGIN, degrade
+from upscale.train.degradation import MARGIN, degrade, sharpened
 from upscale.train.recipe import Recipe
 
 
@@ -28,6 +28,11 @@ class Batch(NamedTuple):
 
     lr: Tensor  # [B, 3, h, w] float32 in [0, 1]
     gt: Tensor  # [B, 3, s*h, s*w]
+    sharp: Tensor | None = None  # what losses compare with instead of gt, except the adversarial one
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Pictures:
     """Identifies the data: sha256 over names, sizes and dates of the files."""
     skipped: Sequence[str]
     """What could not be used, and why."""
+    lrs: Sequence[Pixels] | None = None
+    """The LR pictures of ``arrays``, where they are given and not made."""
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -131,6 +138,7 @@ class Batches:
 
     def __init__(self, pictures: Pictures, recipe: Recipe, rank: int = 0) -> None:
         self.arrays = pictures.arrays
+        self.lrs = pictures.lrs
         self.recipe = recipe
         self.rank = rank
         # In proportion to the edge, not the area: a panorama has more pixels than it has content.
@@ -148,35 +156,54 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of ``step``."""
-        scale, size = self.recipe.scale, self.recipe.data.batch_size
+        scale, size, degradation = self.recipe.scale, self.recipe.data.batch_size, self.recipe.degradation
         seed = [self.recipe.seed, step]
-        crops = [self._crop(np.random.default_rng([*seed, self.rank * size + i])) for i in range(size)]
-        gt = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+        crops = [self._crops(np.random.default_rng([*seed, self.rank * size + i])) for i in range(size)]
+        gt, *given = [_stacked(pictures) for pictures in zip(*crops, strict=True)]
+        sharp = sharpened(gt) if degradation.sharpen else None
+        if given:
+            return Batch(given[0].contiguous(memory_format=torch.channels_last), gt, sharp)
         number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
         random = torch.Generator().manual_seed(int(number))
-        lr, edge = degrade(gt, scale, self.recipe.degradation, random), MARGIN * scale
+        lr, edge = degrade(gt if sharp is None else sharp, scale, degradation, random), MARGIN * scale
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
             gt[..., edge:-edge, edge:-edge].contiguous(),
+            None if sharp is None else sharp[..., edge:-edge, edge:-edge].contiguous(),
         )
 
-    def _crop(self, rng: np.random.Generator) -> Pixels:
-        size = crop_size(self.recipe)
-        array = self.arrays[rng.choice(len(self.arrays), p=self._shares)]
+    def _crops(self, rng: np.random.Generator) -> list[Pixels]:
+        """Return a crop for GT, and where LR pictures are given, the same part of one of these."""
+        index = rng.choice(len(self.arrays), p=self._shares)
+        array = self.arrays[index] if self.lrs is None else self.lrs[index]
+        size = crop_size(self.recipe) if self.lrs is None else self.recipe.data.gt_size // self.recipe.scale
         candidates = []
         for _ in range(self.recipe.data.candidates):
             y = rng.integers(array.shape[0] - size + 1)
             x = rng.integers(array.shape[1] - size + 1)
-            candidates.append(array[y : y + size, x : x + size])
-        crop = candidates[0] if len(candidates) == 1 else max(candidates, key=_detail)
-        turns, mirror = int(rng.integers(4)), rng.integers(2)
-        crop = np.rot90(crop, turns)
-        return np.ascontiguousarray(crop[:, ::-1] if mirror else crop)
+            candidates.append((y, x, array[y : y + size, x : x + size]))
+        y, x, crop = candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: _detail(found[2]))
+        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+        if self.lrs is None:
+            return [_turned(crop, turns, mirror)]
+        (top, left), edge = (self.recipe.scale * y, self.recipe.scale * x), self.recipe.data.gt_size
+        gt = self.arrays[index][top : top + edge, left : left + edge]
+        return [_turned(gt, turns, mirror), _turned(crop, turns, mirror)]
 
 
 def crop_size(recipe: Recipe) -> int:
-    """Return the edge of the crops that are cut from pictures: GT and the margin around it."""
+    """Return the edge of the crops that are cut from pictures to make LR of: GT and the margin around it."""
     return recipe.data.gt_size + 2 * MARGIN * recipe.scale
+
+
+def _stacked(crops: Sequence[Pixels]) -> Tensor:
+    """Turn crops ``[H, W, 3]`` uint8 into ``[B, 3, H, W]`` float32 in [0, 1]."""
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def _turned(crop: Pixels, turns: int, mirror: bool) -> Pixels:
+    crop = np.rot90(crop, turns)
+    return np.ascontiguousarray(crop[:, ::-1] if mirror else crop)
 
 
 def _detail(crop: Pixels) -> float:

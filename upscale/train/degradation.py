@@ -23,6 +23,9 @@ KERNEL_SIZES = tuple(range(7, 22, 2))
 KERNEL_SHARES = {"iso": 0.45, "aniso": 0.25, "generalised": 0.12, "generalised_aniso": 0.03, "plateau": 0.12,
                  "plateau_aniso": 0.03}  # fmt: skip
 
+SHARPENING = (51, 8.0, 0.5, 10 / 255)
+"""Of GT, as in Real-ESRGAN's published code: taps and deviation of the Gaussian in pixels, amount, threshold."""
+
 Range = tuple[float, ...]
 Random = torch.Generator
 
@@ -68,6 +71,8 @@ class DegradationConfig:
     second: Stage = field(default_factory=_second)
     final_sinc: float = 0.8
     """Probability of a last sinc filter, before or after the last JPEG compression."""
+    sharpen: bool = False
+    """Whether LR is made of sharpened GT, which all losses but the adversarial one compare with (section 4.1)."""
 
 
 def degrade(gt: Tensor, scale: int, config: DegradationConfig | None = None, rng: Random | None = None) -> Tensor:
@@ -82,6 +87,26 @@ def degrade(gt: Tensor, scale: int, config: DegradationConfig | None = None, rng
         assert rng is not None
         lr = resize(gt, height, width) if _chance(rng, config.clean) else _blind(gt, height, width, config, rng)
     return (lr.clamp(0, 1) * 255).round() / 255
+
+
+def sharpened(gt: Tensor) -> Tensor:
+    """Return ``gt`` ``[B, 3, H, W]`` in [0, 1] after an unsharp mask around edges, the same shape and range."""
+    taps, sigma, amount, threshold = SHARPENING
+    axis = torch.arange(taps, device=gt.device) - taps // 2
+    bell = torch.exp(-0.5 * (axis / sigma).square())
+    bell = bell / bell.sum()
+    detail = gt - _separable(gt, bell)
+    edges = _separable((detail.abs() > threshold).to(gt), bell)
+    return gt + edges * ((gt + amount * detail).clamp(0, 1) - gt)
+
+
+def _separable(x: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve ``x`` ``[B, C, H, W]`` with ``kernel`` ``[k]`` along both axes, its edges reflected."""
+    b, c, h, w = x.shape
+    pad = len(kernel) // 2
+    x = F.pad(x, (pad, pad, pad, pad), mode="reflect" if min(h, w) > pad else "replicate")
+    x = x.reshape(b * c, 1, h + 2 * pad, w + 2 * pad)
+    return F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view(b, c, h, w)
 
 
 def _blind(gt: Tensor, height: int, width: int, config: DegradationConfig, rng: Random) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from upscale.config import did_you_mean, parse
 from upscale.errors import ConfigError
-from upscale.losses import LOSSES, PERCEPTUAL
+from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
 from upscale.models.features import EXTRACTORS
 from upscale.train.degradation import DegradationConfig
 
@@ -53,7 +53,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerceptualConfig:
-    """The loss ``perceptual``."""
+    """The loss ``perceptual``; of ``classifier``, which takes no layers but the output, the network and distance."""
 
     extractor: Literal["vgg19", "squeezenet"] = "vgg19"
     file: str | None = None
@@ -97,6 +97,9 @@ class Recipe:
     gan: GanConfig | None = None
     init: str | None = None
     """Name or file of the network to start from; where its last layer is of another scale, that layer starts anew."""
+    branches: int = 0
+    """Train each 3x3 convolution as the sum of itself, of a 1x1 to so many times its channels before a 3x3, and of the
+    identity; the file has the single convolution that they are. 0: without."""
     ema_decay: float = 0.999
     seed: int = 0
     log_every: int = 50
@@ -109,12 +112,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in self.losses:
-            if name not in (*LOSSES, PERCEPTUAL):
-                hint = did_you_mean(name, (*LOSSES, PERCEPTUAL))
+            if name not in (known := (*LOSSES, PERCEPTUAL, CLASSIFIER)):
+                hint = did_you_mean(name, known)
                 raise ValueError(f"unknown loss {name!r}" + (f"; {hint}" if hint else ""))
         for name in ("steps", "log_every", "valid_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        if self.branches < 0:
+            raise ValueError(f"branches is {self.branches}, must be 0 or more")
         if (self.discriminator is None) != (self.gan is None):
             raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from upscale.device import is_out_of_memory
+from upscale.errors import OutOfMemory
 from upscale.losses import GanLoss
 from upscale.models import Generator
 from upscale.train.data import Batch
@@ -32,6 +35,13 @@ class TrainState:
     best_step: int = 0
     skipped: int = 0
     """Updates left out because the generator's gradient was not finite."""
+    skipped_in_a_row: int = 0
+    """Updates of either network left out since the last that was done."""
+    parts: int = 1
+    """In how many parts a batch goes through the networks: as many as memory asks for."""
+    rate: float = 1.0
+    """What the learning rates of the recipe are multiplied by: less after a roll-back."""
+    rollbacks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,25 +57,31 @@ class Objective:
     autocast: torch.dtype | None = None
     """The dtype of the networks' forward passes, None for float32."""
 
+    def casting(self, device: torch.device) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
+
 
 def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[str, Tensor]:
-    """Update ``state`` once, the generator first; return the unweighted terms and the gradient's norm, detached."""
-    autocast = torch.autocast(batch.lr.device.type, objective.autocast, enabled=objective.autocast is not None)
-    discriminator, gan = state.discriminator, objective.gan
+    """Update ``state`` once, the generator first; return the unweighted terms and the gradient's norm, detached.
 
-    with autocast:
-        sr = state.generator(batch.lr).float()  # [B, 3, s*h, s*w]
-    terms = {name: loss(sr, batch.gt) for name, (_, loss) in objective.losses.items()}
-    weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
-    if discriminator is not None and gan is not None:
+    Where memory runs out, ``state.parts`` grows and gradients are added up over the parts of the batch.
+
+    Raises:
+        OutOfMemory: a single crop is too much.
+    """
+    discriminator, gan = state.discriminator, objective.gan
+    if discriminator is not None:
         discriminator.requires_grad_(False)
-        with autocast:
-            fake = discriminator(sr).float()
-            real = discriminator(batch.gt).float() if gan.needs_real else fake
-        terms["adversarial"] = gan.generator(real, fake)
-        weighted.append(objective.gan_weight * terms["adversarial"])
-    norm = _update(torch.stack(weighted).sum(), state.generator, state.optimizer, objective)
-    if bool(torch.isfinite(norm)):
+    terms, made = _accumulate(
+        lambda lr, target, gt: _generator_terms(state, lr, target, gt, objective),
+        state.optimizer,
+        (batch.lr, batch.gt if batch.sharp is None else batch.sharp, batch.gt),
+        state,
+    )
+    norm = _update(state.generator, state.optimizer, objective.clip, objective.ranks)
+    finite = bool(torch.isfinite(norm))
+    if finite:
         state.ema.update_parameters(state.generator)
     else:
         state.skipped += 1
@@ -73,23 +89,94 @@ def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[st
 
     if discriminator is not None and gan is not None and state.optimizer_d is not None:
         discriminator.requires_grad_(True)
-        with autocast:
-            real, fake = discriminator(batch.gt).float(), discriminator(sr.detach()).float()
-        terms["discriminator"] = gan.discriminator(real, fake)
-        _update(terms["discriminator"], discriminator, state.optimizer_d, replace(objective, clip=None))
-        terms["real_logits"], terms["fake_logits"] = real.mean(), fake.mean()
+        terms_d, _ = _accumulate(
+            lambda sr, gt: _discriminator_terms(state, sr, gt, objective), state.optimizer_d, (made, batch.gt), state
+        )
+        norm = _update(discriminator, state.optimizer_d, None, objective.ranks)
+        finite = finite and bool(torch.isfinite(norm))
+        terms |= terms_d
 
+    state.skipped_in_a_row = 0 if finite else state.skipped_in_a_row + 1
     state.step += 1
-    return {name: term.detach() for name, term in terms.items()}
+    return terms
 
 
-def _update(loss: Tensor, network: nn.Module, optimizer: Optimizer, objective: Objective) -> Tensor:
-    """Step ``network`` down the gradient of ``loss`` unless it is not finite; return its norm before clipping."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    objective.ranks.average_gradients(network)
-    limit = float("inf") if objective.clip is None else objective.clip
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    loss: Tensor
+    """The weighted sum, to descend."""
+    values: Mapping[str, Tensor]
+    output: Tensor
+    """``[B, ...]``"""
+
+
+def _generator_terms(state: TrainState, lr: Tensor, target: Tensor, gt: Tensor, objective: Objective) -> _Terms:
+    discriminator, gan = state.discriminator, objective.gan
+    with objective.casting(lr.device), parametrize.cached():  # branches are summed once, not at every look
+        sr = state.generator(lr).float()  # [B, 3, s*h, s*w]
+    terms = {name: loss(sr, target) for name, (_, loss) in objective.losses.items()}
+    weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
+    if discriminator is not None and gan is not None:
+        with objective.casting(lr.device):
+            fake = discriminator(sr).float()
+            real = discriminator(gt).float() if gan.needs_real else fake
+        terms["adversarial"] = gan.generator(real, fake)
+        weighted.append(objective.gan_weight * terms["adversarial"])
+    return _Terms(torch.stack(weighted).sum(), terms, sr)
+
+
+def _discriminator_terms(state: TrainState, sr: Tensor, gt: Tensor, objective: Objective) -> _Terms:
+    discriminator, gan = state.discriminator, objective.gan
+    assert discriminator is not None
+    assert gan is not None
+    with objective.casting(sr.device):
+        real, fake = discriminator(gt).float(), discriminator(sr).float()
+    loss = gan.discriminator(real, fake)
+    return _Terms(loss, {"discriminator": loss, "real_logits": real.mean(), "fake_logits": fake.mean()}, fake)
+
+
+def _accumulate(
+    compute: Callable[..., _Terms], optimizer: Optimizer, batch: Sequence[Tensor], state: TrainState
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Give the parameters of ``optimizer`` the gradient of the mean loss over the parts of ``batch``.
+
+    Returns the means of the terms, and the outputs put together. When memory runs out, the parts are halved.
+    """
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        try:
+            return _in_parts(compute, batch, state.parts)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if state.parts >= len(batch[0]):
+                raise OutOfMemory(
+                    f"{batch[0].device}: not enough memory for a step, also with one crop at a time",
+                    "use smaller crops: --set data.gt_size=N",
+                ) from error
+        # Out of the handler, so that the traceback no longer holds what the failed attempt had made.
+        state.parts = min(2 * state.parts, len(batch[0]))
+        if batch[0].is_cuda:
+            torch.cuda.empty_cache()
+
+
+def _in_parts(compute: Callable[..., _Terms], batch: Sequence[Tensor], count: int) -> tuple[dict[str, Tensor], Tensor]:
+    values: dict[str, Tensor] = {}
+    outputs = []
+    for part in zip(*(tensor.chunk(count) for tensor in batch), strict=True):
+        share = len(part[0]) / len(batch[0])
+        terms = compute(*part)
+        (share * terms.loss).backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.values.items():
+            values[name] = values.get(name, 0) + share * term.detach()
+        outputs.append(terms.output.detach())
+    return values, outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _update(network: nn.Module, optimizer: Optimizer, clip: float | None, ranks: Ranks) -> Tensor:
+    """Step ``network`` down its gradient unless that is not finite; return its norm before clipping."""
+    ranks.average_gradients(network)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), float("inf") if clip is None else clip)
     if bool(torch.isfinite(norm)):
         optimizer.step()
     return norm

@@ -1,0 +1,177 @@
+"""What a run does when it goes wrong, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import network
+from tests.train.conftest import CPU, recipe, run
+from upscale.errors import Diverged, OutOfMemory
+from upscale.losses import GAN_LOSSES, LOSSES
+from upscale.models import build_discriminator
+from upscale.train.data import Batch, Batches, Pictures
+from upscale.train.health import LOOKED_AT, MOST_ROLLBACKS, MOST_SKIPPED, PLATEAU, Watch, parted, trouble
+from upscale.train.start import assemble
+from upscale.train.step import Objective, TrainState, train_step
+
+
+def remarks(events: list[dict[str, Any]]) -> list[str]:
+    return [event["text"] for event in events if event["event"] == "remark"]
+
+
+class Poison:
+    """A loss that is not a number from one call on, for so many calls."""
+
+    def __init__(self, start: int, calls: int) -> None:
+        self.bad = range(start, start + calls)
+        self.call = 0
+
+    def __call__(self, sr: Tensor, gt: Tensor) -> Tensor:
+        self.call += 1
+        return LOSSES["mse"](sr, gt) * (float("nan") if self.call - 1 in self.bad else 1.0)
+
+
+def test_steps_that_are_not_finite_lead_back_to_the_last_checkpoint_at_half_the_rate(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "l1", Poison(13, MOST_SKIPPED))  # a checkpoint is written at step 10
+    result, events = run(recipe(), pictures, tmp_path / "run")
+    assert result.finished
+    assert remarks(events) == [
+        f"{MOST_SKIPPED} updates in a row had no finite gradient: back from step 18 to 10, at 0.5 of the learning rate"
+    ]
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    assert steps == [*range(1, 18), *range(11, 21)]
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert (state["rollbacks"], state["rate"], state["skipped"]) == (1, 0.5, MOST_SKIPPED)
+    rates = recipe().optim
+    assert state["optimizer"]["param_groups"][0]["lr"] < 0.5 * rates.lr
+
+
+def test_before_the_first_checkpoint_a_run_begins_anew_and_after_some_roll_backs_it_gives_up(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "l1", Poison(2, 1000))
+    events: list[dict[str, Any]] = []
+    with pytest.raises(Diverged, match=r"updates in a row .* also at 0.125 of the learning rate") as caught:
+        run(recipe(), pictures, tmp_path / "run", events=events)
+    assert caught.value.hint is not None
+    assert "optim.lr=" in caught.value.hint
+    assert len(remarks(events)) == MOST_ROLLBACKS
+    assert all("to 0, at" in text for text in remarks(events))
+
+
+def test_weights_that_are_not_finite_are_not_saved() -> None:
+    state = assemble(network(arch="compact", num_feat=4, num_conv=1), recipe(), CPU)
+    assert trouble(state, saving=True) is None
+    next(state.generator.parameters()).data[0] = float("inf")
+    assert trouble(state, saving=False) is None
+    assert trouble(state, saving=True) == "the network's weights are not finite"
+
+
+def test_saturation_drift_and_plateau_are_told_once_at_their_onset() -> None:
+    state = assemble(network(arch="compact", num_feat=4, num_conv=1), recipe(), CPU)
+    watch = Watch(recipe("valid_every=10"), GAN_LOSSES["vanilla"])
+    lines = [list(watch.step({"discriminator": 0.01})) for _ in range(LOOKED_AT + 3)]
+    assert [len(line) for line in lines] == [0] * (LOOKED_AT - 1) + [1] + [0] * 3
+    assert "saturated: its loss is 0.01, guessing would give 1.39" in lines[LOOKED_AT - 1][0]
+    assert list(watch.step({"discriminator": 1.3})) == []
+    assert not list(Watch(recipe(), None).step({"l1": 0.0}))
+
+    state.step, state.best, state.best_step = 10, 30.0, 10
+    assert list(watch.valid({"psnr": 30.0, "drift": 0.9}, state)) == []
+    assert list(watch.valid({"psnr": 30.0, "drift": 1.5}, state)) == [
+        "colours drift: the mean of SR is 1.50 levels of 255 off that of GT"
+    ]
+    assert list(watch.valid({"psnr": 30.0, "drift": 1.6}, state)) == []
+    assert list(watch.valid({"psnr": 30.0, "drift": 0.5}, state)) == []
+    assert len(list(watch.valid({"psnr": 30.0, "drift": 1.6}, state))) == 1, "it has come back"
+    state.step += PLATEAU * 10
+    assert "no better PSNR than 30.000 dB since step 10" in next(watch.valid({"psnr": 29.0}, state))
+
+
+def objective(kind: str | None = None) -> Objective:
+    gan = None if kind is None else GAN_LOSSES[kind]
+    return Objective(losses={"l1": (1.0, LOSSES["l1"]), "ldl": (0.5, LOSSES["ldl"])}, gan=gan, gan_weight=0.1)
+
+
+def small_state(kind: str | None = None) -> TrainState:
+    torch.manual_seed(0)
+    state = assemble(network(arch="compact", num_feat=4, num_conv=1, scale=2).requires_grad_(True), recipe(), CPU)
+    if kind is not None:
+        state.discriminator = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 1, 3))
+        state.optimizer_d = torch.optim.SGD(state.discriminator.parameters(), 0.1)
+    return state
+
+
+class Fails:
+    """A forward pass that has no memory for more than ``most`` crops."""
+
+    def __init__(self, forward: Any, most: int) -> None:
+        self.forward = forward
+        self.most = most
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if len(x) > self.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+        result: Tensor = self.forward(x)
+        return result
+
+
+@pytest.mark.parametrize("kind", [None, "vanilla"])
+def test_less_memory_gives_the_same_update(
+    pictures: Pictures, kind: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batches(pictures, recipe("data.batch_size=5")).batch(0)
+    whole, parts = small_state(kind), small_state(kind)
+    failing = parts.generator if kind is None else parts.discriminator  # the discriminator's turn comes later
+    assert failing is not None
+    monkeypatch.setattr(failing, "forward", Fails(failing.forward, 2))
+    one, other = train_step(whole, batch, objective(kind)), train_step(parts, batch, objective(kind))
+    assert (whole.parts, parts.parts) == (1, 4)
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6)
+    for name, tensor in whole.generator.state_dict().items():
+        torch.testing.assert_close(parts.generator.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+    if whole.discriminator is not None and parts.discriminator is not None:
+        for a, b in zip(whole.discriminator.parameters(), parts.discriminator.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_one_crop_that_does_not_fit_is_the_end(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = small_state()
+    monkeypatch.setattr(state.generator, "forward", Fails(state.generator.forward, 0))
+    with pytest.raises(OutOfMemory, match="one crop at a time"):
+        train_step(state, Batches(pictures, recipe()).batch(0), objective())
+
+
+def test_other_errors_of_a_step_are_not_taken_for_too_little_memory() -> None:
+    with pytest.raises(RuntimeError, match="channels"):
+        train_step(small_state(), Batch(torch.zeros(2, 5, 8, 8), torch.zeros(2, 3, 16, 16)), objective())
+
+
+def test_a_run_says_that_it_goes_on_in_parts_and_what_that_changes(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(state: TrainState, *arguments: Any) -> Any:
+        if not isinstance(state.generator.forward, Fails):
+            monkeypatch.setattr(state.generator, "forward", Fails(state.generator.forward, 1))
+        return train_step(state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("upscale.train.loop.train_step", scarce)
+        _, events = run(recipe("steps=2"), pictures, tmp_path / "run")
+    assert remarks(events) == [
+        "not enough memory: batches of 2 go through the networks in 2 parts, gradients added up;"
+        " the update is that of the whole batch"
+    ]
+    state = small_state("relativistic")
+    state.discriminator = build_discriminator({"arch": "unet", "num_feat": 4}, "test")
+    state.generator.add_module("norm", nn.BatchNorm2d(3))
+    text = parted(state, objective("relativistic"), 4)
+    assert all(word in text for word in ("batch norm", "relativistic", "spectral norm"))

@@ -1,0 +1,91 @@
+"""A full disk, and what stands beside a network."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.conftest import CPU, losses, recipe, run
+from upscale.errors import DiskFull
+from upscale.files import part_prefix
+from upscale.train.data import Batches, Pictures
+from upscale.train.loop import train
+from upscale.train.validation import Pair
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.is_char_device(), reason="there is no /dev/full")
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, out: Path, name: str) -> None:
+    """Let everything that is written to replace the file ``name`` of ``out`` find no room: a real ENOSPC."""
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "full")
+    path = out / name
+    path.with_name(f"{part_prefix(path)}full.part{path.suffix}").symlink_to(FULL)
+
+
+@needs_full
+@pytest.mark.parametrize("name", ["state.pt", "generator-0000020.safetensors", "previews/0000020.png", "report.html"])
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_later(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    numbers, out = recipe(), tmp_path / "run"
+    _, expected = run(numbers, pictures, tmp_path / "whole")
+    events: list[dict[str, Any]] = []
+
+    def fill_later(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event["event"] == "step" and event["step"] == 11:
+            (out / "previews").mkdir(exist_ok=True)
+            fill(monkeypatch, out, name)
+
+    valid: list[Any] = []
+    if name.startswith("previews"):
+        batch = Batches(pictures, recipe()).batch(0)
+        valid = [Pair("v", batch.lr[:1], batch.gt[:1].double())]
+    with pytest.raises(DiskFull, match="no room left on the disk") as caught:
+        train(numbers, pictures, valid, out, CPU, resume=False, on_event=lambda event: fill_later(dict(event)))
+    assert caught.value.hint == "make room, then go on with --resume: what was saved last is whole"
+    monkeypatch.undo()
+    assert not list(out.rglob("*.part*")), "what could not be written is gone"
+    result, rest = run(numbers, pictures, out, resume=True)
+    assert result.finished
+    assert losses(events)[:10] + losses(rest) == losses(expected)[: 10 + len(losses(rest))]
+    assert result.generator.read_bytes()
+
+
+@needs_full
+def test_a_full_disk_before_the_first_checkpoint(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    fill(monkeypatch, out, "state.pt")
+    with pytest.raises(DiskFull) as caught:
+        run(recipe(), pictures, out)
+    assert caught.value.hint == "make room, then give the same command again"
+
+
+@needs_full
+def test_a_full_disk_while_logging(pictures: Pictures, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").symlink_to(FULL)
+    with pytest.raises(DiskFull, match=r"log\.jsonl: no room"):
+        run(recipe(), pictures, tmp_path / "run")
+
+
+def test_a_card_stands_beside_every_network(pictures: Pictures, tmp_path: Path) -> None:
+    numbers = recipe("steps=6", "valid_every=2", "keep=1", "losses.fft=0.1")
+    result = train(
+        numbers, pictures, [], tmp_path, CPU, resume=False, on_event=lambda event: None, command="upscale train data"
+    )
+    assert [path.name for path in tmp_path.glob("*.md")] == ["generator-0000006.md"]
+    card = result.generator.with_suffix(".md").read_text(encoding="utf-8")
+    for fact in (
+        "# generator-0000006", "`compact`, num_feat 8, num_conv 2", "| scale | x2 |", "6 steps of 6", "0.1 fft",
+        f"`{pictures.digest}`", "Not measured", "upscale train data", "[optim]", "lr = 0.002",
+        "-m generator-0000006.safetensors",
+    ):  # fmt: skip
+        assert fact in card, fact

@@ -1,0 +1,108 @@
+"""What a run leaves behind: the state to go on from, and the network to use."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from upscale import __version__
+from upscale.checkpoint import save_generator
+from upscale.errors import ConfigError
+from upscale.files import replacing
+from upscale.images import said_of
+from upscale.models import Generator, build
+from upscale.train.branches import without_branches
+from upscale.train.card import card
+from upscale.train.data import Pictures
+from upscale.train.recipe import Recipe, load_recipe, to_toml
+from upscale.train.start import assemble
+from upscale.train.step import TrainState
+
+COUNTS = ("step", "skipped", "skipped_in_a_row", "best", "best_step", "parts", "rate", "rollbacks")
+"""What of TrainState are plain numbers."""
+
+
+def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
+    """Return the state that the run in ``out`` saved last.
+
+    Raises:
+        ConfigError: there is none, or it is of another recipe.
+    """
+    path = out / "state.pt"
+    if not path.is_file():
+        raise ConfigError(f"{out}: no training run to resume", "leave --resume out to start one")
+    if load_recipe(str(out / "recipe.toml")) != recipe:
+        raise ConfigError(
+            f"{out}: was started with another recipe", f"use --recipe {out / 'recipe.toml'}, or another --out"
+        )
+    saved = torch.load(path, map_location=device, weights_only=True)
+    state = assemble(build(recipe.generator, "generator"), recipe, device)
+    state.generator.load_state_dict(saved["generator"])
+    state.ema.load_state_dict(saved["ema"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    if state.discriminator is not None and state.optimizer_d is not None:
+        state.discriminator.load_state_dict(saved["discriminator"])
+        state.optimizer_d.load_state_dict(saved["optimizer_d"])
+    for name in COUNTS:
+        setattr(state, name, saved.get(name, getattr(state, name)))  # a run of an earlier version has fewer
+    return state
+
+
+def save_state(state: TrainState, out: Path) -> None:
+    """Write ``state`` to the folder ``out`` in place of what was saved before.
+
+    Raises:
+        DiskFull: no room; what was saved before is as it was.
+    """
+    content = {
+        **{name: getattr(state, name) for name in COUNTS},
+        "generator": state.generator.state_dict(),
+        "ema": state.ema.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "discriminator": state.discriminator and state.discriminator.state_dict(),
+        "optimizer_d": state.optimizer_d and state.optimizer_d.state_dict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # to a file, torch reports a full disk as a broken archive
+    with said_of(out / "state.pt"), replacing(out / "state.pt") as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def save_network(
+    state: TrainState, recipe: Recipe, pictures: Pictures, metrics: Mapping[str, float], out: Path, command: str
+) -> None:
+    """Write the averaged network and its card; remove those that are neither among the last nor the best.
+
+    Raises:
+        DiskFull: no room; the networks of before are as they were.
+    """
+    about = {
+        "trained_by": f"upscale {__version__}",
+        "step": state.step,
+        "recipe": to_toml(recipe),
+        "data": pictures.digest,
+        "metrics": {name: round(value, 4) for name, value in metrics.items()},
+    }
+    path = network_path(out, state.step)
+    with said_of(path):
+        save_generator(path, averaged(state), about, torch.float16)
+        path.with_suffix(".md").write_text(card(path, about, recipe, pictures, command), encoding="utf-8")
+    for earlier in sorted(out.glob("generator-*.safetensors"))[: -recipe.keep]:
+        if earlier != network_path(out, state.best_step):
+            earlier.unlink()
+            earlier.with_suffix(".md").unlink(missing_ok=True)
+
+
+def network_path(out: Path, step: int) -> Path:
+    """Return where the network of ``step`` lies."""
+    return out / f"generator-{step:07d}.safetensors"
+
+
+def averaged(state: TrainState) -> Generator:
+    """Return the moving average of the generator, as it runs: what is measured and saved."""
+    module = state.ema.module
+    assert isinstance(module, Generator)
+    return without_branches(module)

@@ -1,0 +1,137 @@
+"""A recipe made into networks, optimisers and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from upscale import store
+from upscale.catalog import known
+from upscale.checkpoint import load_extractor, load_generator
+from upscale.device import DTYPES, resolve_precision
+from upscale.errors import ConfigError
+from upscale.losses import CLASSIFIER, GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
+from upscale.models import Generator, build, build_discriminator
+from upscale.options import Precision
+from upscale.train.branches import add_branches
+from upscale.train.classifier import ClassifierLoss, load_classifier
+from upscale.train.muon import Muon
+from upscale.train.ranks import Ranks
+from upscale.train.recipe import Recipe
+from upscale.train.step import Objective, TrainState
+
+
+def fresh(recipe: Recipe, device: torch.device) -> TrainState:
+    """Return the state at step 0, a function of ``recipe`` alone.
+
+    Raises:
+        ConfigError: ``recipe.init`` does not fit.
+    """
+    torch.manual_seed(recipe.seed)
+    generator = build(recipe.generator, "generator")
+    generator.initialise()
+    if recipe.init is not None:
+        _start_from(generator, recipe.init)
+    return assemble(generator, recipe, device)
+
+
+def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
+    """Return what ``recipe`` minimises, its feature extractor loaded.
+
+    Raises:
+        ConfigError: the weights of the extractor are not there.
+    """
+    made = {PERCEPTUAL: _perceptual, CLASSIFIER: _classifier}
+    losses = {
+        name: (weight, made[name](recipe).to(device) if name in made else LOSSES[name])
+        for name, weight in recipe.losses.items()
+    }
+    precision = resolve_precision(Precision.AUTO, device)
+    return Objective(
+        losses=losses,
+        gan=None if recipe.gan is None else GAN_LOSSES[recipe.gan.kind],
+        gan_weight=0.0 if recipe.gan is None else recipe.gan.weight,
+        clip=recipe.optim.clip,
+        ranks=ranks,
+        autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
+    )
+
+
+def _perceptual(recipe: Recipe) -> PerceptualLoss:
+    config = recipe.perceptual
+    extractor = load_extractor(_extractor_file(recipe, PERCEPTUAL), config.extractor, config.layers)
+    return PerceptualLoss(extractor, config.layers, config.distance, config.feature_scale)
+
+
+def _classifier(recipe: Recipe) -> ClassifierLoss:
+    config = recipe.perceptual
+    return ClassifierLoss(
+        load_classifier(_extractor_file(recipe, CLASSIFIER), config.extractor), config.distance, config.feature_scale
+    )
+
+
+def _extractor_file(recipe: Recipe, loss: str) -> Path:
+    """Return where the weights of the recipe's classifier are, for ``loss``."""
+    config = recipe.perceptual
+    if config.file is not None:
+        return Path(config.file)
+    entry = known().entries.get(config.extractor)
+    path = None if entry is None else store.locate(entry)
+    if path is None:
+        raise ConfigError(
+            f"the loss {loss!r} needs the weights of {config.extractor}",
+            "--set perceptual.file=FILE names a state dict with torchvision's names",
+        )
+    return path
+
+
+def _start_from(generator: Generator, init: str) -> None:
+    """Copy the tensors of the network ``init`` into ``generator``, except those of another shape (another scale)."""
+    entry = known().find(init)[0]
+    path = store.locate(entry)
+    if path is None:
+        raise ConfigError(f"init: {init} has no weights")
+    source = load_generator(path, entry.network).state_dict()
+    own = generator.state_dict()
+    fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
+    if len(fitting) < len(own) // 2:
+        raise ConfigError(f"init: {init} is another architecture; {len(fitting)} of {len(own)} tensors fit")
+    generator.load_state_dict({**own, **fitting})
+
+
+def assemble(generator: Generator, recipe: Recipe, device: torch.device) -> TrainState:
+    """Put ``generator`` beside its moving average, optimisers and discriminator, all on ``device``."""
+    if recipe.branches:
+        add_branches(generator, recipe.branches)
+    generator = generator.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    betas = (recipe.optim.betas[0], recipe.optim.betas[1])
+    optimizer: Optimizer
+    if recipe.optim.kind == "muon":
+        optimizer = Muon(generator.parameters(), recipe.optim.lr)
+    else:
+        optimizer = Adam(generator.parameters(), recipe.optim.lr, betas=betas, foreach=True)
+    ema = AveragedModel(generator, multi_avg_fn=_moving_average(recipe.ema_decay))
+    state = TrainState(step=0, generator=generator, ema=ema, optimizer=optimizer)
+    if recipe.discriminator is not None and recipe.gan is not None:
+        state.discriminator = build_discriminator(recipe.discriminator, "discriminator").to(device).train()
+        rate = recipe.gan.lr or recipe.optim.lr
+        state.optimizer_d = Adam(state.discriminator.parameters(), rate, betas=betas, foreach=True)
+    return state
+
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """Return an exponential moving average that forgets the start: its decay grows to ``decay`` with the count."""
+
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        updates = int(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + updates) / (10 + updates)))
+
+    return update
