@@ -16,8 +16,9 @@ from upscale.losses import GAN_LOSSES
 from upscale.models.features import EXTRACTORS
 from upscale.train.data import Batches, Pictures
 from upscale.train.loop import train
+from upscale.train.ranks import Ranks
 from upscale.train.recipe import Recipe, load_recipe, to_toml
-from upscale.train.start import fresh
+from upscale.train.start import fresh, objective
 from upscale.train.step import Objective, train_step
 
 NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "upscale/train/recipes").glob("*.toml"))
@@ -135,6 +136,26 @@ def test_all_losses_but_the_adversarial_one_see_sharpened_gt(
     assert torch.equal(seen["l1"], batch.sharp)
     assert any(torch.equal(image, batch.gt) for image in looked_at)
     assert not any(torch.equal(image, batch.sharp) for image in looked_at)
+
+
+def test_losses_see_every_phase_of_the_picture(
+    pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """A strided extractor that always begins at the same pixel would print its grid into the results."""
+    perceptual, plain = tiny("compact-photo", extractor_files), tiny("compact", extractor_files)
+    seen: list[tuple[int, int]] = []
+
+    def l1(sr: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        seen.append((gt.shape[-2], gt.shape[-1]))
+        return torch.nn.functional.l1_loss(sr, gt)
+
+    assert objective(plain, torch.device("cpu"), Ranks()).shift == 0
+    goal = replace(objective(perceptual, torch.device("cpu"), Ranks()), losses={"l1": (1.0, l1)}, gan=None)
+    started, batch = fresh(plain, torch.device("cpu")), Batches(pictures, plain).batch(0)
+    for _ in range(40):
+        train_step(started, batch, goal)
+    edge = batch.gt.shape[-1]
+    assert {edge - height for height, _ in seen} == {edge - width for _, width in seen} == set(range(8))
 
 
 @pytest.mark.parametrize("name", ["srgan", "esrgan"])

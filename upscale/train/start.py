@@ -25,6 +25,8 @@ from upscale.train.ranks import Ranks
 from upscale.train.recipe import Recipe
 from upscale.train.step import Objective, TrainState
 
+SHIFT = 7  # pixels: all phases of the strides of an extractor's earlier layers, whose pixels can be told apart
+
 
 def fresh(recipe: Recipe, device: torch.device) -> TrainState:
     """Return the state at step 0, a function of ``recipe`` alone.
@@ -59,6 +61,7 @@ def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
         clip=recipe.optim.clip,
         ranks=ranks,
         autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
+        shift=SHIFT if made.keys() & losses.keys() else 0,
     )
 
 

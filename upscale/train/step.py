@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,9 @@ class Objective:
     ranks: Ranks = field(default_factory=Ranks)
     autocast: torch.dtype | None = None
     """The dtype of the networks' forward passes, None for float32."""
+    shift: int = 0
+    """The losses begin at a row and a column up to this one, others at each step. To a feature extractor with strides,
+    some pixels matter more than their neighbours; always the same ones would print a grid into all results."""
 
     def casting(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
@@ -114,7 +118,9 @@ def _generator_terms(state: TrainState, lr: Tensor, target: Tensor, gt: Tensor, 
     discriminator, gan = state.discriminator, objective.gan
     with objective.casting(lr.device), parametrize.cached():  # branches are summed once, not at every look
         sr = state.generator(lr).float()  # [B, 3, s*h, s*w]
-    terms = {name: loss(sr, target) for name, (_, loss) in objective.losses.items()}
+    top, left = (Random(2 * state.step + axis).randint(0, objective.shift) for axis in (0, 1))
+    compared = sr[..., top:, left:], target[..., top:, left:]
+    terms = {name: loss(*compared) for name, (_, loss) in objective.losses.items()}
     weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
     if discriminator is not None and gan is not None:
         with objective.casting(lr.device):
