@@ -140,10 +140,12 @@ def test_the_mean_of_the_weights_is_what_is_saved(pictures: Pictures, tmp_path: 
 def test_init_takes_over_all_but_the_last_layer_of_another_scale(pictures: Pictures, tmp_path: Path) -> None:
     first, _ = run(recipe("steps=2"), pictures, tmp_path / "x2")
     init = f'init="{first.generator}"'
-    second, _ = run(recipe("generator.scale=1", "steps=1", "optim.lr=1e-12", init), pictures, tmp_path / "x1")
+    second, events = run(recipe("generator.scale=1", "steps=1", "optim.lr=1e-12", init), pictures, tmp_path / "x1")
     old, new = load_generator(first.generator).state_dict(), load_generator(second.generator).state_dict()
     assert new["body.6.weight"].shape[0] == 3
     torch.testing.assert_close(old["body.2.weight"], new["body.2.weight"], atol=1e-6, rtol=1e-3)
+    said = [event["text"] for event in events if event["event"] == "remark"]
+    assert any("body.6.weight, body.6.bias begin anew" in text for text in said)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_numbers(pictures: Pictures, tmp_path: Path) -> None:

@@ -77,6 +77,8 @@ def train(
 
         with _log(out, on_event, ranks) as log:
             log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
+            if state.anew:
+                log(_remark(state, f"{recipe.init} has other shapes: {', '.join(state.anew)} begin anew"))
             began, done = time.perf_counter(), 0
             stop = None
             while state.step < recipe.steps and stop is None and not ranks.anyone(bool(interrupted)):

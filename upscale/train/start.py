@@ -37,9 +37,10 @@ def fresh(recipe: Recipe, device: torch.device) -> TrainState:
     torch.manual_seed(recipe.seed)
     generator = build(recipe.generator, "generator")
     generator.initialise()
-    if recipe.init is not None:
-        _start_from(generator, recipe.init)
-    return assemble(generator, recipe, device)
+    anew = () if recipe.init is None else _start_from(generator, recipe.init)
+    state = assemble(generator, recipe, device)
+    state.anew = anew
+    return state
 
 
 def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
@@ -93,8 +94,8 @@ def _extractor_file(recipe: Recipe, loss: str) -> Path:
     return path
 
 
-def _start_from(generator: Generator, init: str) -> None:
-    """Copy the tensors of the network ``init`` into ``generator``, except those of another shape (another scale)."""
+def _start_from(generator: Generator, init: str) -> tuple[str, ...]:
+    """Copy the tensors of the network ``init`` into ``generator``; return which it lacks or has in another shape."""
     entry = known().find(init)[0]
     path = store.locate(entry)
     if path is None:
@@ -105,6 +106,7 @@ def _start_from(generator: Generator, init: str) -> None:
     if len(fitting) < len(own) // 2:
         raise ConfigError(f"init: {init} is another architecture; {len(fitting)} of {len(own)} tensors fit")
     generator.load_state_dict({**own, **fitting})
+    return tuple(name for name in own if name not in fitting)
 
 
 def assemble(generator: Generator, recipe: Recipe, device: torch.device) -> TrainState:

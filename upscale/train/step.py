@@ -43,6 +43,8 @@ class TrainState:
     rate: float = 1.0
     """What the learning rates of the recipe are multiplied by: less after a roll-back."""
     rollbacks: int = 0
+    anew: tuple[str, ...] = ()
+    """Tensors that the network started from lacks, or has in another shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
