@@ -23,6 +23,7 @@ FLOORS = {
     "backprojection": 3,
     "checkpoint": 3,
     "losses": 3,
+    "statedict": 3,
     "metrics": 3,
     "tiling": 3,
     "models": 2,
@@ -43,6 +44,7 @@ NEIGHBOURS = {
     ("store", "catalog"),  # the store keeps what the catalogue names
     ("store", "download"),  # and fetches it
     ("models", "imaging"),  # the classical interpolations are networks
+    ("checkpoint", "statedict"),  # networks are read from state dicts
     ("config", "errors"),  # a wrong table is an error
     ("options", "errors"),  # a picture too small for a target is an error
 }

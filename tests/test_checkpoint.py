@@ -23,9 +23,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from upscale.checkpoint import load_generator, read_metadata, read_state_dict, recognise, save_generator
+from upscale.checkpoint import load_generator, read_metadata, recognise, save_generator
 from upscale.errors import IncompatibleCheckpoint
 from upscale.models import Generator, build
+from upscale.statedict import read_state_dict
 
 TINY = {"arch": "compact", "scale": 2, "num_feat": 4, "num_conv": 1}
 

@@ -198,7 +198,7 @@ def extractors(features: str | None, lpips: tuple[str, str] | None) -> tuple[Fea
 def _weights(name: str) -> dict[str, Tensor]:
     from upscale import store
     from upscale.catalog import known
-    from upscale.checkpoint import read_state_dict
+    from upscale.statedict import read_state_dict
 
     entry = known().find(name)[0]
     path = store.locate(entry)

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.checkpoint import load_extractor, read_state_dict
+from upscale.checkpoint import load_extractor
 from upscale.errors import IncompatibleCheckpoint
 from upscale.models.features import EXTRACTORS, FeatureExtractor
+from upscale.statedict import read_state_dict
 
 
 class Classifier(nn.Module):
