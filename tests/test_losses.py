@@ -38,6 +38,14 @@ def ldl(sr: Array, gt: Array) -> float:
     return total / len(sr)
 
 
+def grid(difference: Array) -> float:
+    """What repeats every four pixels, pixel by pixel, in a picture smaller than a window."""
+    height, width = (edge // 4 * 4 for edge in difference.shape[-2:])
+    part = difference[..., :height, :width]
+    phases = np.stack([part[..., y::4, x::4].mean((-2, -1)) for y in range(4) for x in range(4)], -1)
+    return float(np.abs(phases - phases.mean(-1, keepdims=True)).mean())
+
+
 def expected(name: str, sr: Array, gt: Array) -> float:
     difference = sr - gt
     spectrum = np.fft.rfft2(difference, norm="ortho")
@@ -50,6 +58,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
         "fft": (np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2,
         "total_variation": np.abs(np.diff(sr, axis=2)).mean() + np.abs(np.diff(sr, axis=3)).mean(),
         "ldl": ldl(sr, gt),
+        "grid": grid(difference),
     }
     return float(values[name])
 
@@ -158,3 +167,14 @@ def test_perceptual_loss_is_the_weighted_distance_of_features(distance: str) -> 
 def test_a_layer_that_is_not_there_is_named(name: str) -> None:
     with pytest.raises(ValueError, match="expected some of"):
         EXTRACTORS[name](["conv9_9"])
+
+
+def test_grid_sees_what_repeats_every_four_pixels_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    gt = torch.rand(2, 3, 70, 101)
+    pattern = torch.randn(4, 4)
+    expected = float((pattern - pattern.mean()).abs().mean())
+    tiled = pattern.repeat(18, 26)[:70, :101]
+    assert float(LOSSES["grid"](gt + tiled, gt)) == pytest.approx(expected, rel=1e-4)
+    assert float(LOSSES["grid"](gt + 0.3, gt)) < 1e-6
+    assert float(LOSSES["grid"](gt + torch.randn_like(gt), gt)) < 0.15  # of a mean difference of 0.8
