@@ -40,8 +40,8 @@ def measure(
         train_step(state, fixed, goal)
     loop, bare, alone = [], [], []
     for turn in range(rounds):
-        stream = source.starting_at(turn * steps)
-        loop.append(rate(lambda stream=stream: train_step(state, next(stream).to(device), goal), steps, device))
+        stream = source.starting_at(turn * steps, device)
+        loop.append(rate(lambda stream=stream: train_step(state, next(stream), goal), steps, device))
         stream.close()  # or its thread goes on making a batch while the others are timed
         bare.append(rate(lambda: train_step(state, fixed, goal), steps, device))
         numbers = itertools.count(turn * steps)

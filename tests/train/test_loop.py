@@ -35,7 +35,7 @@ def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tm
 
 def test_batches_are_aligned_and_depend_on_seed_and_step_only(pictures: Pictures) -> None:
     batches = Batches(pictures, recipe())
-    stream = batches.starting_at(5)
+    stream = batches.starting_at(5, CPU)
     for step in (5, 6):
         batch, same = next(stream), batches.batch(step)
         assert torch.equal(batch.lr, same.lr)

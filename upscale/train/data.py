@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -145,14 +146,21 @@ class Batches:
         edges = np.sqrt([array.shape[0] * array.shape[1] for array in self.arrays])
         self._shares = edges / edges.sum()
 
-    def starting_at(self, step: int) -> Iterator[Batch]:
-        """Yield the batch of ``step`` and those after it; the next is made while one is in use."""
+    def starting_at(self, step: int, device: torch.device) -> Iterator[Batch]:
+        """Yield the batch of ``step`` and those after it, on ``device``.
+
+        For another device than the CPU, the next is made while one is in use. On the CPU that would cost more than it
+        saves: all cores work for the network, and wait for the one that makes the batch.
+        """
+        if device.type == "cpu":
+            for number in itertools.count(step):
+                yield self.batch(number)
         with ThreadPoolExecutor(1) as pool:
             upcoming = pool.submit(self.batch, step)
             while True:
                 step += 1
                 current, upcoming = upcoming, pool.submit(self.batch, step)
-                yield current.result()
+                yield current.result().to(device)
 
     def batch(self, step: int) -> Batch:
         """Return the batch of ``step``."""

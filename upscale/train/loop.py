@@ -67,7 +67,7 @@ def train(
     with _saving_to(out), joined() as ranks, _interruptible() as interrupted:
         goal = objective(recipe, device, ranks)
         state = load_state(recipe, out, device) if resume else _start(recipe, out, device, ranks)
-        batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step)
+        batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
         watch = Watch(recipe, goal.gan)
         metrics: dict[str, float] = {}
 
@@ -84,7 +84,7 @@ def train(
             while state.step < recipe.steps and stop is None and not ranks.anyone(bool(interrupted)):
                 _set_rates(state, recipe)
                 parts = state.parts
-                terms = train_step(state, next(batches).to(device), goal)
+                terms = train_step(state, next(batches), goal)
                 done += 1
                 if state.parts > parts:
                     log(_remark(state, parted(state, goal, recipe.data.batch_size)))
@@ -93,7 +93,7 @@ def train(
                 if ranks.anyone(reason is not None):
                     reason = reason or "weights of another process are not finite"
                     at, state = state.step, roll_back(state, recipe, out, device, reason)
-                    batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step)
+                    batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
                     text = f"{reason}: back from step {at} to {state.step}, at {state.rate:g} of the learning rate"
                     log(_remark(state, text))
                     continue
