@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,16 @@ def test_one_url_stands_for_a_list_of_one(tmp_path: Path) -> None:
     assert read(path).entries["a"].url == ("https://a.example/x",)
 
 
+def test_a_sibling_is_here_or_in_the_shipped_catalogue(home: Path) -> None:
+    facts = {"summary": "s", "license": "MIT"}
+    write_user({"a": {**facts, "sibling": "realesr-general-x4v3"}, "b": {**facts, "sibling": "a"}})
+    assert known().mixed("b", 0.5) == "b:0.5,a:0.5"
+    write_user({"a": {**facts, "sibling": "realesr-general"}})
+    with pytest.raises(ConfigError, match=r"weights.toml.a.sibling: unknown model 'realesr-general'") as caught:
+        known()
+    assert caught.value.hint == "did you mean 'realesr-general-x4v3'?"
+
+
 def named(*names: str) -> Catalog:
     def row(name: str) -> WeightsEntry:
         scale = 2 if name == "b" else 4
@@ -132,3 +143,12 @@ def test_only_a_network_with_a_sibling_has_a_strength() -> None:
         named("a", "b").mixed("a+b", 0.5)
     with pytest.raises(UnknownWeights, match="unknown model"):
         named("a", "b").mixed("d", 0.5)
+
+
+@pytest.mark.parametrize(("strong", "mild"), [("s", None), (None, "m"), ("s", "m")])
+def test_the_name_stands_for_a_network_without_family(strong: str | None, mild: str | None) -> None:
+    facts: dict[str, Any] = {"summary": "", "network": None, "license": "MIT", "scale": 4}
+    a = WeightsEntry(name="a", family=strong, sibling="b", **facts)
+    b = WeightsEntry(name="b", family=mild, **facts)
+    mixed = Catalog({"a": a, "b": b}).mixed(strong or mild or "", 0.25)
+    assert mixed == f"{strong or 'a'}:0.25,{mild or 'b'}:0.75"

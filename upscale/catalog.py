@@ -151,7 +151,7 @@ class Catalog:
             if model in (strong.name, mild.name):
                 return f"{strong.name}:{share:g},{mild.name}:{1 - share:g}"
             if model in (strong.family, mild.family):
-                return f"{strong.family}:{share:g},{mild.family}:{1 - share:g}"
+                return f"{strong.family or strong.name}:{share:g},{mild.family or mild.name}:{1 - share:g}"
         if self._is_whole(model):
             raise UsageError(f"--strength: {model} has no sibling", "mix any two: -m a:0.7,b:0.3")
         self.stages(model)
@@ -174,8 +174,13 @@ class Catalog:
 @cache
 def known() -> Catalog:
     """Return the catalogue that comes with the package, and what the user added to it."""
-    own = user_file()
-    return Catalog({**shipped().entries, **(read(own).entries if own.exists() else {})})
+    return Catalog({**shipped().entries, **own().entries})
+
+
+def own() -> Catalog:
+    """Return what the user added to the catalogue."""
+    path = user_file()
+    return read(path, shipped()) if path.exists() else Catalog({})
 
 
 def user_file() -> Path:
@@ -202,15 +207,24 @@ def shipped() -> Catalog:
     return read(beside if beside.exists() else _PACKAGE.parent / "weights.toml")
 
 
-def read(path: Path) -> Catalog:
-    """Read a weights.toml."""
+def read(path: Path, more: Catalog | None = None) -> Catalog:
+    """Read a weights.toml, whose siblings may be in the catalogue ``more``, too.
+
+    Raises:
+        ConfigError: a table that is not one of a network, or a sibling that is not there.
+    """
     tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Catalog(
-        {
-            name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{path.name}.{name}")
-            for name, table in tables.items()
-        }
-    )
+    entries = {
+        name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{path.name}.{name}")
+        for name, table in tables.items()
+    }
+    there = {*entries, *(more.entries if more else ())}
+    for name, entry in entries.items():
+        if entry.sibling is not None and entry.sibling not in there:
+            raise ConfigError(
+                f"{path.name}.{name}.sibling: unknown model {entry.sibling!r}", did_you_mean(entry.sibling, there)
+            )
+    return Catalog(entries)
 
 
 def _listed(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
-from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, read, user_file, write_user
+from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, own, write_user
 from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
@@ -229,7 +229,7 @@ def add(entry: WeightsEntry) -> None:
 
 def forget(name: str) -> bool:
     """Take ``name`` out of the user's own catalogue; return whether it was there."""
-    if not user_file().exists() or name not in read(user_file()).entries:
+    if name not in own().entries:
         return False
     write_user({name: None})
     return True
