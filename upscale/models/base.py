@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """A network that enlarges images.
 
     ``forward`` maps ``lr`` ``[B, 3, h, w]``, float32 RGB in [0, 1], to ``[B, 3, scale*h, scale*w]`` float32 on the
@@ -118,9 +119,9 @@ class Generator(nn.Module):
         gain = 255 / 219 if self.studio else 1.0
         return base + gain * (sr - self._luma(base))
 
+    @abstractmethod
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge ``x`` ``[B, channels[0], h, w]`` to ``[B, channels[1], scale*h, scale*w]``."""
-        raise NotImplementedError  # abstract: every architecture says how
 
     def _luma(self, rgb: Tensor) -> Tensor:
         """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""

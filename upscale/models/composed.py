@@ -55,9 +55,7 @@ class Chain(_Composed):
         before = math.prod(part.scale for part in parts[:-1])
         return type(self)([*parts[:-1], parts[-1].at_scale(max(1, -(-scale // before)))])
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge ``lr`` ``[B, 3, h, w]`` by all parts."""
-        x = lr
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
         for i in range(len(self.parts)):
             x = self._part(i)(x.clamp(0, 1))
         return x
@@ -74,11 +72,10 @@ class SelfEnsemble(_Composed):
         """Return the ensemble of the network at another scale."""
         return type(self)(self._part(0).at_scale(scale))
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """Enlarge ``lr`` ``[B, 3, h, w]``."""
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
         network = self._part(0)
-        total = network(lr)
+        total = network(x)
         for turns, flip in [(turns, flip) for turns in range(4) for flip in (False, True)][1:]:
-            sr = torch.rot90(network(torch.rot90(lr.flip(-1) if flip else lr, turns, (-2, -1))), -turns, (-2, -1))
+            sr = torch.rot90(network(torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))), -turns, (-2, -1))
             total = total + (sr.flip(-1) if flip else sr)
         return total / 8  # type: ignore[no-any-return]

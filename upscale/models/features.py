@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(nn.Module, ABC):
     """The convolutions of a classifier, up to the last layer that is asked for."""
 
     layers: ClassVar[Mapping[str, int]]
@@ -29,9 +30,9 @@ class FeatureExtractor(nn.Module):
         self.features = nn.Sequential(*self.make()[: max(self.wanted) + 1])
 
     @staticmethod
+    @abstractmethod
     def make() -> list[nn.Module]:
         """Return all layers, in the order of torchvision's ``features``."""
-        raise NotImplementedError  # abstract: every classifier has its own
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the output of each layer that was asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, Self
 
@@ -39,6 +40,6 @@ class Refiner(Generator):
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.refine(resize(x, self.scale * x.shape[-2], self.scale * x.shape[-1]))
 
+    @abstractmethod
     def refine(self, bicubic: Tensor) -> Tensor:
         """Mend ``bicubic`` ``[B, C, H, W]``."""
-        raise NotImplementedError  # abstract: every architecture says how
