@@ -19,6 +19,7 @@ FLOORS = {
     "train": 5,
     "bench": 5,
     "engine": 4,
+    "loading": 4,
     "export": 4,
     "backprojection": 3,
     "checkpoint": 3,
@@ -44,6 +45,7 @@ NEIGHBOURS = {
     ("store", "catalog"),  # the store keeps what the catalogue names
     ("store", "download"),  # and fetches it
     ("models", "imaging"),  # the classical interpolations are networks
+    ("loading", "engine"),  # an upscaler is what is loaded
     ("checkpoint", "statedict"),  # networks are read from state dicts
     ("config", "errors"),  # a wrong table is an error
     ("options", "errors"),  # a picture too small for a target is an error

@@ -13,7 +13,7 @@ _LAZY = {
     "UpscaleError": "upscale.errors",
     "Upscaled": "upscale.engine",
     "Upscaler": "upscale.engine",
-    "load": "upscale.engine",
+    "load": "upscale.loading",
     "read_image": "upscale.images",
     "write_image": "upscale.images",
 }

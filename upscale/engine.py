@@ -16,15 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from upscale import store
 from upscale.backprojection import back_project
-from upscale.catalog import DEFAULT_MODEL, Stage, WeightsEntry, known
-from upscale.checkpoint import describe, load_generator
-from upscale.device import DTYPES, default_tile, is_out_of_memory, resolve_device, resolve_precision
-from upscale.errors import IncompatibleCheckpoint, InputError, NonFiniteOutput, OutOfMemory, UnknownWeights
+from upscale.device import DTYPES, default_tile, is_out_of_memory
+from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, resize_array, to_array, to_tensor
-from upscale.models import Chain, Generator, SelfEnsemble, build
+from upscale.models import Generator
 from upscale.options import MAX_SCALE, MIN_TILE, Measure, Precision, Target, Tiling
 from upscale.tiling import Span, plan_spans
 
@@ -48,76 +45,6 @@ class Upscaled:
     float32_tiles: int
     """Computed again because half precision was not finite."""
     seconds: float
-
-
-def load(
-    model: str = DEFAULT_MODEL,
-    *,
-    device: str = "auto",
-    precision: Precision = Precision.AUTO,
-    tiling: Tiling | None = None,
-    tta: bool = False,
-    faithful: bool = False,
-    offline: bool = False,
-) -> Upscaler:
-    """Return an upscaler for ``model``, which is fetched before if need be.
-
-    ``model`` is a name or a family of the catalogue, a checkpoint file or a URL; ``a+b`` runs one network after the
-    other, ``a:0.7,b:0.3`` averages the weights of two like-built ones (ESRGAN, section 3.4). ``tta`` is the mean over
-    eight orientations, eight times as slow. ``faithful`` changes results by back-projection until they reduce to their
-    source.
-
-    Raises:
-        UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: the network cannot be had.
-        ConfigError: shares that do not add up to 1.
-        DeviceUnavailable: the device is not there.
-    """
-    torch_device = resolve_device(device)
-    stages = [load_stage(stage, offline=offline) for stage in known().stages(model)]
-    *first, last = [[generator.folded() for generator in family] for family in stages]
-    if first:  # of a family in front, the largest scale
-        before = [max(family, key=lambda generator: generator.scale) for family in first]
-        last = [Chain([*before, generator]) for generator in last]
-    generators = [SelfEnsemble(generator) for generator in last] if tta else last
-    precision = resolve_precision(precision, torch_device)
-    return Upscaler(generators, torch_device, precision, tiling or Tiling(), faithful=faithful)
-
-
-def load_stage(stage: Stage, *, offline: bool = False) -> Sequence[Generator]:
-    """Return the networks of a family, one for each scale, each the average of the parts of ``stage`` by their shares.
-
-    Raises:
-        UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: a network cannot be had, or is not
-            built like the one that it is to be averaged with.
-    """
-    families = [[_load_entry(entry, offline) for entry in part.entries] for part in stage]
-    blended = families[0]
-    if len(stage) == 1:
-        return blended
-    for generator in blended:
-        total = {name: stage[0].share * value for name, value in generator.state_dict().items()}
-        for part, family in zip(stage[1:], families[1:], strict=True):
-            like = [other for other in family if describe(other) == describe(generator)]
-            if not like:
-                raise IncompatibleCheckpoint(
-                    f"{part.entries[0].name}: built otherwise than {stage[0].entries[0].name}, so no blend of both",
-                    "run them one after the other: a+b",
-                )
-            for name, value in like[0].state_dict().items():
-                total[name] = total[name] + part.share * value
-        generator.load_state_dict({name: total[name].to(value) for name, value in generator.state_dict().items()})
-    return blended
-
-
-def _load_entry(entry: WeightsEntry, offline: bool) -> Generator:
-    if not entry.generator:
-        raise UnknownWeights(
-            f"{entry.name}: enlarges nothing, {entry.summary}", "`upscale models list` shows what does"
-        )
-    path = store.locate(entry, offline=offline)
-    if path is None:
-        return build(entry.network or {}, entry.name).eval()
-    return load_generator(path, entry.network)
 
 
 class Upscaler:

@@ -13,9 +13,10 @@ import pytest
 from upscale.bench.published import table
 from upscale.bench.quality import Row, Summary, measures, run, summarise
 from upscale.bench.sets import CARRIED, ROOT_VARIABLE, DataSet, open_case, open_sets, reduce
-from upscale.engine import Upscaled, Upscaler, load
+from upscale.engine import Upscaled, Upscaler
 from upscale.errors import InputError, NonFiniteOutput
 from upscale.images import Image, read_image, write_image
+from upscale.loading import load
 from upscale.metrics import PROTOCOLS
 
 SETS = os.environ.get(ROOT_VARIABLE)

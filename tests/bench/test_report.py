@@ -14,8 +14,8 @@ from upscale.bench.report import _Point, bench_page, front
 from upscale.bench.result import Result, about
 from upscale.bench.sets import open_sets
 from upscale.bench.speed import Timing
-from upscale.engine import load
 from upscale.images import Image, write_image
+from upscale.loading import load
 from upscale.metrics import PROTOCOLS
 
 HOSTILE = "<b>x</script>"

@@ -11,7 +11,7 @@ import torch
 from upscale.bench.memory import PeakMemory
 from upscale.bench.speed import Timing, flop_per_pixel, measure, scaling
 from upscale.checkpoint import save_generator
-from upscale.engine import load
+from upscale.loading import load
 from upscale.models import build
 from upscale.options import Precision
 

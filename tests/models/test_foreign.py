@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.checkpoint import describe, load_generator
-from upscale.engine import load
 from upscale.errors import IncompatibleCheckpoint
 from upscale.images import Image
+from upscale.loading import load
 
 
 class Unsupported(Exception):

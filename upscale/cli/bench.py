@@ -89,7 +89,7 @@ def bench(
     from upscale.bench import quality
     from upscale.bench.result import Result, about, as_json, read_result, write_csv, write_text
     from upscale.bench.sets import open_sets
-    from upscale.engine import load
+    from upscale.loading import load
     from upscale.metrics import PROTOCOLS
 
     if protocol not in PROTOCOLS:
@@ -216,7 +216,7 @@ def _time(
     precisions: Sequence[Precision],
 ) -> list[Timing]:
     from upscale.bench import speed
-    from upscale.engine import load
+    from upscale.loading import load
 
     timings = []
     edges = sizes or speed.SIZES

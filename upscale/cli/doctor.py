@@ -20,8 +20,8 @@ def doctor(
     import torch
 
     from upscale.device import advice, describe, resolve_device, resolve_precision
-    from upscale.engine import load
     from upscale.images import Image
+    from upscale.loading import load
     from upscale.options import Precision
 
     chosen = resolve_device(device)

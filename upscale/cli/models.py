@@ -107,7 +107,7 @@ def info(model: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
 def _built(entry: WeightsEntry) -> list[tuple[str, str]]:
     from upscale.catalog import Part
     from upscale.checkpoint import describe
-    from upscale.engine import load_stage
+    from upscale.loading import load_stage
 
     generator = load_stage((Part((entry,)),))[0]
     parameters = sum(parameter.numel() for parameter in generator.parameters())
@@ -221,8 +221,8 @@ def export(
     stages = known().stages(model)
     prepare(model)
 
-    from upscale.engine import load_stage
     from upscale.export import export_onnx, export_safetensors
+    from upscale.loading import load_stage
 
     if len(stages) > 1:
         raise UsageError(f"{model}: more than one network", "export each by itself")

@@ -243,7 +243,7 @@ def run(
             return
 
         from upscale.batch import pipeline
-        from upscale.engine import load
+        from upscale.loading import load
 
         prepare(model, offline=offline, quiet=quiet or json or not leads)
         upscalers = _on_each(

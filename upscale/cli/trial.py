@@ -63,8 +63,8 @@ def try_(
     from upscale.bench.result import write_text
     from upscale.bench.sheet import detailed, sheet
     from upscale.bench.tables import Cell, Grid, number
-    from upscale.engine import load
     from upscale.images import Image, write_image
+    from upscale.loading import load
 
     if middle is None:
         top, left = detailed(whole.pixels, height, width)

@@ -39,7 +39,7 @@ def watch(
     """
     from upscale.batch import pipeline
     from upscale.batch.plan import Naming, pictures, plan
-    from upscale.engine import load
+    from upscale.loading import load
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")

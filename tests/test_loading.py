@@ -10,9 +10,9 @@ import torch
 
 from upscale.catalog import known, write_user
 from upscale.checkpoint import save_generator
-from upscale.engine import load
 from upscale.errors import IncompatibleCheckpoint, UnknownWeights
 from upscale.images import Image
+from upscale.loading import load
 from upscale.models import Generator, build
 from upscale.options import Precision, Target
 
