@@ -1,4 +1,4 @@
-"""Two processes under torchrun against one with twice the batch."""
+"""Two processes under torchrun against one with twice the batch, also when one of the two is lost on the way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,86 @@ from tests.conftest import picture
 
 NUMBERS = {
     "generator.num_feat": 8, "generator.num_conv": 2, "generator.scale": 2, "data.gt_size": 16, "steps": 6,
-    "log_every": 1, "optim.warmup": 2,
+    "valid_every": 3, "log_every": 1, "optim.warmup": 2,
 }  # fmt: skip
 
 
-def run(folder: Path, out: str, batch: int, launcher: list[str]) -> list[dict[str, Any]]:
+TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1")
+DIES_ONCE = """
+import os
+from upscale.cli import main
+from upscale.train import loop
+
+step = loop.train_step
+
+def train_step(state, *rest):
+    if state.step == 4 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os._exit(9)
+    return step(state, *rest)
+
+loop.train_step = train_step
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures in ``data``."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "data").mkdir()
+    for seed in range(2):
+        PILImage.fromarray(picture(60, 50, seed)).save(folder / "data" / f"{seed}.png")
+    return folder
+
+
+def run(folder: Path, out: str, batch: int, launcher: Sequence[str]) -> subprocess.CompletedProcess[str]:
     numbers = {**NUMBERS, "data.batch_size": batch}
     overrides = [argument for key, value in numbers.items() for argument in ("--set", f"{key}={value}")]
-    command = [sys.executable, *launcher, "-m", "upscale", "train", "data", "--out", out, *overrides]
+    command = [sys.executable, *launcher, "train", "data", "--out", out, *overrides]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, timeout=300)
-    lines = (folder / out / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == "step"]
+    return subprocess.run(
+        command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=300
+    )
 
 
-def test_two_processes_train_like_one_with_twice_the_batch(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    for seed in range(2):
-        PILImage.fromarray(picture(60, 50, seed)).save(tmp_path / "data" / f"{seed}.png")
-    one = run(tmp_path, "one", 4, [])
-    two = run(tmp_path, "two", 2, ["-m", "torch.distributed.run", "--nproc-per-node", "2"])
-    assert len(one) == len(two) == 6
+def events(out: Path, kind: str) -> list[dict[str, Any]]:
+    lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> list[dict[str, Any]]:
+    """The steps of one process."""
+    done = run(folder, "one", 4, ["-m", "upscale"])
+    assert done.returncode == 0, done.stderr
+    return events(folder / "one", "step")
+
+
+def assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
+    assert [each["step"] for each in one] == [each["step"] for each in two] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(one, two, strict=True):
         assert a["l1"] == pytest.approx(b["l1"], rel=1e-4)
         assert a["gradient"] == pytest.approx(b["gradient"], rel=1e-3)
+
+
+def test_two_processes_train_like_one_with_twice_the_batch(folder: Path, alone: list[dict[str, Any]]) -> None:
+    done = run(folder, "two", 2, [*TWO, "-m", "upscale"])
+    assert done.returncode == 0, done.stderr
+    assert_alike(alone, events(folder / "two", "step"))
+    again = run(folder, "two", 2, [*TWO, "--standalone", "-m", "upscale"])
+    assert again.returncode == 1
+    assert again.stderr.count("holds a training run already") >= 2  # torchrun's second attempt does not go on either
+    assert len(events(folder / "two", "start")) == 1
+
+
+@pytest.mark.parametrize("launcher", [TWO, (*TWO, "--standalone")], ids=["static", "standalone"])
+def test_a_restart_goes_on_from_what_was_saved(
+    folder: Path, alone: list[dict[str, Any]], launcher: Sequence[str]
+) -> None:
+    (folder / "dies_once.py").write_text(DIES_ONCE)
+    out = f"restarted-{len(launcher)}"
+    done = run(folder, out, 2, [*launcher, "dies_once.py"])
+    assert done.returncode == 0, done.stderr
+    assert [event["step"] for event in events(folder / out, "start")] == [0, 3]
+    steps = {event["step"]: event for event in events(folder / out, "step")}  # 4 is done twice
+    assert_alike(alone, list(steps.values()))

@@ -66,7 +66,8 @@ def train(
     """
     with _saving_to(out), joined() as ranks, _interruptible() as interrupted:
         goal = objective(recipe, device, ranks)
-        state = load_state(recipe, out, device) if resume else _start(recipe, out, device, ranks)
+        going_on = resume or (ranks.begun and (out / "state.pt").exists())
+        state = load_state(recipe, out, device) if going_on else _start(recipe, out, device, ranks)
         batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
         watch = Watch(recipe, goal.gan)
         metrics: dict[str, float] = {}
@@ -144,6 +145,7 @@ def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> Tra
         out.mkdir(parents=True, exist_ok=True)
         with said_of(out / "recipe.toml"):
             (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+        ranks.begin()
     ranks.wait()
     return state
 

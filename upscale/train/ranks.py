@@ -1,6 +1,7 @@
 """Several processes that train one network: each takes its part of the batch, gradients are averaged.
 
-``torchrun --nproc-per-node N -m upscale train ...`` starts them; a process started otherwise is alone.
+``torchrun --nproc-per-node N -m upscale train ...`` starts them; a process started otherwise is alone. When one is
+lost, ``--max-restarts N`` starts all again, from what was saved last.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
+
+_BEGUN = "upscale/begun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,10 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    attempt: int = 0
+    """How often ``torchrun`` started all again."""
+    store: dist.Store | None = None
+    """What the processes share; it outlives an attempt."""
 
     @property
     def first(self) -> bool:
@@ -52,6 +60,16 @@ class Ranks:
         dist.all_reduce(votes)
         return bool(votes)
 
+    def begin(self) -> None:
+        """Remember that the run has begun, for attempts that follow."""
+        if self.store is not None:
+            self.store.set(_BEGUN, "")
+
+    @property
+    def begun(self) -> bool:
+        """Whether an earlier attempt began the run: what was saved is this run's, not that of another in its folder."""
+        return self.attempt > 0 and self.store is not None and self.store.check([_BEGUN])
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.world > 1:
@@ -64,8 +82,12 @@ def joined() -> Iterator[Ranks]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Ranks()
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    store, rank, world = next(rendezvous("env://"))
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # Under one name for all attempts, the processes would look for those of the attempt before.
+    dist.init_process_group(backend, store=dist.PrefixStore(f"upscale/{attempt}", store), rank=rank, world_size=world)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield Ranks(rank, world, attempt, store)
     finally:
         dist.destroy_process_group()
