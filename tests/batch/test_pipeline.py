@@ -19,8 +19,9 @@ from PIL import Image as PILImage
 from tests.conftest import picture
 from upscale.batch import pipeline
 from upscale.batch.journal import Journal, Source
-from upscale.batch.pipeline import Done, Ended, Failed, Settings, Skipped
+from upscale.batch.pipeline import Done, Ended, Failed, Skipped
 from upscale.batch.plan import Job, Naming, plan
+from upscale.batch.results import Settings
 from upscale.engine import Upscaler
 from upscale.errors import DiskFull, OutputExists
 from upscale.files import part_prefix

@@ -17,8 +17,9 @@ from PIL import Image as PILImage
 
 from tests.conftest import picture
 from upscale.batch import pipeline
-from upscale.batch.pipeline import Ended, Settings
+from upscale.batch.pipeline import Ended
 from upscale.batch.plan import Job, Naming, plan
+from upscale.batch.results import Settings
 from upscale.batch.team import Team
 from upscale.device import devices_of, resolve_device
 from upscale.engine import OnTile, Upscaled, Upscaler

@@ -7,9 +7,6 @@ is bounded by a few pictures. Results are reported in the order of the jobs.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,49 +21,14 @@ from typing import Any, Protocol
 
 from upscale.batch.journal import Entry, Journal, Source, output_state
 from upscale.batch.plan import Job
+from upscale.batch.results import Settings, Written, copy, encode, keep_time, make_folder, stream
 from upscale.batch.team import Team
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
-from upscale.files import replacing
-from upscale.images import (
-    LARGE,
-    Image,
-    Pixels,
-    Provenance,
-    can_stream,
-    format_of,
-    read_header,
-    read_image,
-    said_of,
-    write_bands,
-    write_image,
-)
-from upscale.options import Target
+from upscale.images import LARGE, Image, can_stream, read_header, read_image, said_of
 
 READ_AHEAD = 2
 _POLL = 0.2  # seconds between looks at a picture that another run works on
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What makes the results what they are; other settings make other results."""
-
-    target: Target
-    quality: int | None = None
-    background: tuple[int, int, int] | None = None
-    strip: bool = False
-    """Keep no metadata but the profile."""
-    provenance: Provenance | None = None
-    """Noted in the results; None: nothing is."""
-    skip_large: bool = False
-    """Leave out pictures that have the size asked for; otherwise they are copied."""
-    engine: str = ""
-    """Model, weights and how they run, in words of no meaning here."""
-
-    @property
-    def key(self) -> str:
-        """A short text that is the same for the same settings."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +83,6 @@ class _Ready:
 
 _Read = _Ready | Done | Skipped | Failed | None
 """A picture, or what became of it before; None: another run works on it."""
-
-_Written = tuple[Upscaled | None, tuple[str, ...]]
-"""How a result was made, None: it was copied, and what its format could not hold."""
 
 
 def run(
@@ -330,18 +289,19 @@ class _Stages:
     def _enlarge(self, ready: _Ready, upscaler: Upscaler) -> Future[Ended]:
         """Run the network on a picture and hand the result to a writer; a very large one is written as it comes."""
         job, image, target = ready.job, ready.image, self.settings.target
+        on_tile = partial(self._on_tile, job)
         try:
             height, width = target.size(*image.pixels.shape[:2])
             if target.is_reached(*image.pixels.shape[:2]):
                 if self.settings.skip_large:
                     return _finished(self._skipped(ready, "is large enough already"))
-                return self.writer.submit(self._write, ready, partial(self._copy, job, image))
+                return self.writer.submit(self._write, ready, partial(copy, job, image, self.settings))
             if height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image):
-                return _finished(self._write(ready, partial(self._stream, job, image, upscaler)))
-            result = upscaler.upscale(image, target, partial(self._on_tile, job))
+                return _finished(self._write(ready, partial(stream, job, image, self.settings, upscaler, on_tile)))
+            result = upscaler.upscale(image, target, on_tile)
         except UpscaleError as error:
             return _finished(self._failed(job, error, ready.journal, ready.source))
-        return self.writer.submit(self._write, ready, partial(self._encode, job, result))
+        return self.writer.submit(self._write, ready, partial(encode, job, result, self.settings))
 
     def _on_tile(self, job: Job, done: int, total: int) -> None:
         if self.closed:
@@ -353,7 +313,7 @@ class _Stages:
             ready.journal.release(ready.job.output)
         return Skipped(job=ready.job, reason=reason)
 
-    def _write(self, ready: _Ready, write: Callable[[], _Written]) -> Ended:
+    def _write(self, ready: _Ready, write: Callable[[], Written]) -> Ended:
         """Write a result and note it in the journal."""
         job, journal = ready.job, ready.journal
         height, width = self.settings.target.size(*ready.image.pixels.shape[:2])
@@ -361,10 +321,10 @@ class _Stages:
             with said_of(job.output):
                 if journal is not None:
                     journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
-                _make_folder(job.output.parent)
+                make_folder(job.output.parent)
                 result, said = write()
                 notices = ready.image.notices + said
-                _keep_time(job)
+                keep_time(job)
                 if journal is not None:
                     entry = journal.entry(job.output, "done", ready.source, self.settings.key)
                     facts: dict[str, Any] = {"source_sha256": ready.source.hash(), "pixels": height * width}
@@ -377,41 +337,6 @@ class _Stages:
         if result is not None:
             result = replace(result, image=replace(result.image, pixels=result.image.pixels[:0].copy(), following=()))
         return Done(job=job, size=(height, width), result=result, notices=notices)
-
-    def _encode(self, job: Job, result: Upscaled) -> _Written:
-        return result, self._write_image(job, self._with_metadata(result.image))
-
-    def _copy(self, job: Job, image: Image) -> _Written:
-        said = ("is large enough already; copied",)
-        if self.settings.strip or job.source.suffix.lower() not in format_of(job.output).suffixes:
-            kept = replace(image, metadata=image.metadata.stripped()) if self.settings.strip else image
-            return None, said + self._write_image(job, kept)
-        with replacing(job.output) as temporary:
-            shutil.copyfile(job.source, temporary)
-        return None, said
-
-    def _stream(self, job: Job, image: Image, upscaler: Upscaler) -> _Written:
-        target = self.settings.target
-        height, width = target.size(*image.pixels.shape[:2])
-        notices: list[str] = []
-
-        def write(bands: Iterator[Pixels]) -> None:
-            notices.extend(write_bands(job.output, self._with_metadata(image), height, width, bands))
-
-        return upscaler.write_rows(image, target, write, partial(self._on_tile, job)), tuple(notices)
-
-    def _write_image(self, job: Job, image: Image) -> tuple[str, ...]:
-        return write_image(job.output, image, quality=self.settings.quality, background=self.settings.background)
-
-    def _with_metadata(self, image: Image) -> Image:
-        """Return ``image`` and its frames with the metadata that the settings ask for."""
-        frames = []
-        for frame in image.frames:
-            metadata = frame.metadata.stripped() if self.settings.strip else frame.metadata
-            if self.settings.provenance is not None and not self.settings.strip:
-                metadata = metadata.signed(self.settings.provenance)
-            frames.append(replace(frame, metadata=metadata, following=()))
-        return replace(frames[0], following=tuple(frames[1:]))
 
     def _failed(self, job: Job, error: UpscaleError, journal: Journal | None, source: Source) -> Failed:
         """Note a failure that another try would repeat, and give up the claim."""
@@ -435,16 +360,3 @@ def _finished(ended: Ended) -> Future[Ended]:
     future: Future[Ended] = Future()
     future.set_result(ended)
     return future
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}", "name another --output") from error
-
-
-def _keep_time(job: Job) -> None:
-    """Give the result the source's time of modification, by which people sort their pictures."""
-    stat = job.source.stat()
-    os.utime(job.output, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -20,8 +20,8 @@ from upscale.errors import DiskFull, InputError, UsageError
 from upscale.options import Measure, Precision, Target, Tiling
 
 if TYPE_CHECKING:
-    from upscale.batch.pipeline import Settings
     from upscale.batch.plan import Job, Naming
+    from upscale.batch.results import Settings
     from upscale.batch.team import Team
     from upscale.engine import Upscaler
 
@@ -315,7 +315,7 @@ def settings_for(
 ) -> Settings:
     """Return what makes the results of ``upscaler``, which was loaded as ``model``, what they are."""
     from upscale import store
-    from upscale.batch.pipeline import Settings
+    from upscale.batch.results import Settings
     from upscale.catalog import known
     from upscale.images import Provenance
 
