@@ -15,8 +15,9 @@ from upscale.cli.bench import bench
 from upscale.cli.compare import check, compare
 from upscale.cli.console import error_line
 from upscale.cli.doctor import doctor
+from upscale.cli.habits import explain_habits
 from upscale.cli.models import MODELS
-from upscale.cli.run import explain_habits, run
+from upscale.cli.run import run
 from upscale.cli.train import train
 from upscale.cli.trial import try_
 from upscale.cli.watch import watch

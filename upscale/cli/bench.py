@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
+from upscale.cli.arguments import tiling_of
+from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
-from upscale.options import MAX_SCALE, Precision, Tiling
+from upscale.options import MAX_SCALE, Precision
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from upscale.bench.quality import Measure
     from upscale.bench.result import Result
     from upscale.bench.speed import Timing
     from upscale.bench.tables import Grid
     from upscale.catalog import Catalog
-    from upscale.metrics import LPIPS, FeatureDistance
 
 
 def bench(
@@ -59,13 +58,8 @@ def bench(
     precision: Annotated[
         list[Precision] | None, typer.Option(help="Number format; several times to time them.")
     ] = None,
-    features: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="SqueezeNet for the unweighted feature distance.")
-    ] = None,
-    lpips: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="BACKBONE LINEAR", help="Weights of LPIPS: torchvision's network, its calibration."),
-    ] = None,
+    features: Features = None,
+    lpips: Lpips = None,
     baseline: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Compare with an earlier --json; exit 1 if worse.")
     ] = None,
@@ -100,7 +94,7 @@ def bench(
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)
-    table = quality.measures(*extractors(features, lpips))
+    table = quality.measures(*distances(features, lpips))
     devices, precisions = device or ["auto"], precision or [Precision.AUTO]
     upscalers = {_short(name): load(name, device=devices[0], precision=precisions[0]) for name in names}
     if len(upscalers) < len(names):
@@ -185,28 +179,6 @@ def _short(name: str) -> str:
     return path.stem if path.suffix in CHECKPOINT_SUFFIXES else name
 
 
-def extractors(features: str | None, lpips: tuple[str, str] | None) -> tuple[FeatureDistance | None, LPIPS | None]:
-    """Return the distances that ``--features`` and ``--lpips`` name, None where they are not given."""
-    from upscale.metrics import LPIPS, FeatureDistance
-
-    return (
-        None if features is None else FeatureDistance(_weights(features)),
-        None if lpips is None else LPIPS(*map(_weights, lpips)),
-    )
-
-
-def _weights(name: str) -> dict[str, Tensor]:
-    from upscale import store
-    from upscale.catalog import known
-    from upscale.statedict import read_state_dict
-
-    entry = known().find(name)[0]
-    path = store.locate(entry)
-    if path is None:
-        raise UsageError(f"{name}: has no weights", "name a file with those of a feature extractor")
-    return read_state_dict(path)
-
-
 def _time(
     names: Sequence[str],
     scale: int,
@@ -224,16 +196,9 @@ def _time(
     with console.progress(quiet=False) as bars:
         task = bars.add_task("timing", total=len(variants) * len(edges), unit="sizes")
         for name, device, precision, tile in variants:
-            upscaler = load(name, device=device, precision=precision, tiling=_tiling(tile))
+            upscaler = load(name, device=device, precision=precision, tiling=tiling_of(tile))
             timings += speed.measure(_short(name), upscaler, scale, edges, on_size=lambda: bars.advance(task))
     return timings
-
-
-def _tiling(tile: int | None) -> Tiling:
-    try:
-        return Tiling(size=tile)
-    except ValueError as error:
-        raise UsageError(f"--tile: {error}", "leave it out: the program chooses well") from error
 
 
 def _print(result: Result, table: Mapping[str, Measure], *, verbose: bool) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import Annotated
-
-import typer
 
 from upscale import __version__
 from upscale.cli import console
+from upscale.cli.arguments import Device
 
 
 def doctor(
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Say which device and precision will be used, why not a faster one, and what would change it."""
     import numpy as np

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +12,27 @@ import typer
 
 from upscale import __version__
 from upscale.cli import console
+from upscale.cli.arguments import (
+    Offline,
+    Verbose,
+    colour_of,
+    devices_for,
+    listed_in,
+    parse_target,
+    template_of,
+    tile_size,
+    tiling_of,
+    writers_of,
+)
 from upscale.cli.models import prepare
 from upscale.cli.report import Report, show_plan
-from upscale.errors import DiskFull, InputError, UsageError
-from upscale.options import Measure, Precision, Target, Tiling
+from upscale.cli.streams import Streams
+from upscale.errors import DiskFull, UsageError
+from upscale.options import Measure, Precision, Target
 
 if TYPE_CHECKING:
-    from upscale.batch.plan import Job, Naming
+    from upscale.batch.plan import Job
     from upscale.batch.results import Settings
-    from upscale.batch.team import Team
     from upscale.engine import Upscaler
 
 
@@ -97,7 +107,7 @@ def run(
     faithful: Annotated[
         bool, typer.Option("--faithful", help="Change results until they reduce to their source.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    offline: Offline = False,
     tile: Annotated[
         str,
         typer.Option("--tile", "-t", metavar="N|auto", help="Edge of a tile in input pixels, 64 or more."),
@@ -182,7 +192,7 @@ def run(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")] = False,
+    verbose: Verbose = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -209,15 +219,15 @@ def run(
     if strength is not None:
         model = known().mixed(model, strength)
     native = known().scale(model)  # before torch is imported: a slip in a name is answered at once
-    tiling = _tiling(tile, overlap)
+    tiling = tiling_of(tile_size(tile), overlap)
     naming = Naming(
-        template=_template(name, suffix),
+        template=template_of(name, suffix),
         suffix=None if format_ in (None, "auto") else "." + str(format_).lower().removeprefix("."),
         model=chosen,
     )
-    behind = None if background is None else _colour(background)
-    writers = _writers(jobs_)
-    given = [*(inputs or ()), *(input_ or ()), *_listed(list_)]
+    behind = None if background is None else colour_of(background)
+    writers = writers_of(jobs_)
+    given = [*(inputs or ()), *(input_ or ()), *listed_in(list_)]
     if not given:
         raise UsageError("no picture is named", "for example: upscale photo.jpg -x 4")
     if wanted is None and native is not None:
@@ -226,7 +236,7 @@ def run(
     leads = team.rank == 0  # and speaks for all
 
     with tempfile.TemporaryDirectory(prefix="upscale-") as folder:
-        streams = _Streams(given, output, Path(folder), naming, json=json)
+        streams = Streams(given, output, Path(folder), naming, json=json)
 
         def planned(target: Target) -> list[Job]:
             jobs = plan(streams.inputs, streams.output, target, naming, recursive=recursive, force=force)
@@ -247,7 +257,7 @@ def run(
 
         prepare(model, offline=offline, quiet=quiet or json or not leads)
         upscalers = _on_each(
-            _devices(device, gpu, team),
+            devices_for(device, gpu, team),
             partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
         )
         if wanted is None:  # the scale of a file is known once it is read
@@ -338,36 +348,6 @@ def settings_for(
     )
 
 
-class _Streams:
-    """Standard input and output, where ``-`` names them, as files of a temporary folder."""
-
-    def __init__(self, given: Sequence[str], output: Path | None, folder: Path, naming: Naming, *, json: bool) -> None:
-        self.inputs = list(given)
-        self.output = output
-        if "-" in self.inputs:
-            from upscale.images import suffix_of
-
-            data = sys.stdin.buffer.read()
-            source = folder / f"stdin{suffix_of(data)}"
-            source.write_bytes(data)
-            self.inputs = [str(source) if text == "-" else text for text in self.inputs]
-            self.output = output or Path("-")
-        self.to_stdout = self.output == Path("-")
-        if self.to_stdout:
-            if json:
-                raise UsageError("--json: standard output is taken by the picture", "name a file with --output")
-            if sys.stdout.isatty():
-                raise UsageError("--output -: standard output is a terminal", "name a file, or lead it into one with >")
-            self.output = folder / f"stdout{naming.suffix_of(Path(self.inputs[0]))}"
-
-    def send(self, done: int) -> None:
-        """Write the result to standard output if it belongs there."""
-        if self.to_stdout and done and self.output is not None:
-            with self.output.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.flush()
-
-
 def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
     from upscale.batch.journal import Journal
 
@@ -378,109 +358,6 @@ def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
         journal.refresh()
         paces.append(journal.pace())
     show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), json=json)
-
-
-def parse_target(sizes: Mapping[Measure, str | None]) -> Target | None:
-    """Read the one size that is given, None if none is."""
-    given = [(measure, text) for measure, text in sizes.items() if text is not None]
-    if not given:
-        return None
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(f'--{measure}' for measure, _ in given)}: each is a size", "give one of them")
-    measure, text = given[0]
-    try:
-        return Target.parse(text, measure)
-    except ValueError as error:
-        raise UsageError(f"--{measure}: {error}", _SIZE_HINTS.get(measure, f"for example --{measure} 1920")) from error
-
-
-_SIZE_HINTS = {
-    Measure.SCALE: "give a factor, for example -x 4 or -x 2.5; what other tools call -x is --tta here",
-    Measure.MEGAPIXELS: "for example --megapixels 24",
-    Measure.FIT: "for example --fit 1920x1080",
-    Measure.AT_LEAST: "for example --at-least 1920x1080",
-}
-
-
-_ELSEWHERE = {
-    "--model_name": "the same is -m NAME",
-    "--model_path": "the same is -m FILE",
-    "--fp32": "the same is --precision fp32",
-    "--tile_pad": "the same is --overlap N; without it the network says what it needs",
-    "--pre_pad": "leave it out: edges are padded as the network needs",
-    "--face_enhance": "leave it out: faces are enlarged like all else",
-    "--alpha_upsampler": "leave it out: transparency is enlarged always",
-    "--resume": "leave it out: a second run does only what is missing",
-    "-w": "the same is --width N",
-    "-r": "the same is --fit WxH or --at-least WxH; folders are taken with all below them",
-    "-c": "the same is --quality N",
-    "-z": "leave it out: the network says its scale",
-}
-"""Options of the well-known tools that have another name here, or none."""
-
-
-def explain_habits(arguments: Sequence[str]) -> None:
-    """Raise UsageError, with what is meant, for options that only other tools have."""
-    if arguments and arguments[-1] == "-x":
-        raise UsageError("-x: a factor is missing", _SIZE_HINTS[Measure.SCALE])
-    for option in (argument.partition("=")[0] for argument in arguments):
-        if option in _ELSEWHERE:
-            raise UsageError(f"{option}: is not an option here", _ELSEWHERE[option])
-
-
-def _tiling(tile: str, overlap: int | None) -> Tiling:
-    try:
-        size = None if tile in ("auto", "0") else int(tile)
-    except ValueError:
-        raise UsageError(
-            f"--tile: {tile!r} is not a whole number", "give pixels, for example -t 256, or auto"
-        ) from None
-    try:
-        return Tiling(size=size, overlap=overlap)
-    except ValueError as error:
-        raise UsageError(f"--tile, --overlap: {error}", "leave both out: the program chooses well") from error
-
-
-def _template(name: str | None, suffix: str | None) -> str | None:
-    if name is not None and suffix is not None:
-        raise UsageError("--name and --suffix: each names the results", "give one of them")
-    if suffix is None:
-        return name
-    plain = suffix.replace("{", "{{").replace("}", "}}")
-    return f"{{stem}}_{plain}{{ext}}" if suffix else "{stem}{ext}"
-
-
-def _colour(text: str) -> tuple[int, int, int]:
-    from PIL import ImageColor
-
-    try:
-        red, green, blue = ImageColor.getrgb(text)[:3]
-    except ValueError:
-        raise UsageError(f"--background: {text!r} is not a colour", "for example white, black, #ff8800") from None
-    return red, green, blue
-
-
-def _writers(jobs: str) -> int:
-    """Read ``2``, or the last number of ``load:process:save`` as the tools of the ncnn family take it."""
-    last = jobs.rpartition(":")[2]
-    if not last.isdigit() or int(last) < 1:
-        raise UsageError(f"--jobs: {jobs!r} is not a number of results", "for example -j 4")
-    return int(last)
-
-
-def _devices(device: str, gpu: str | None, team: Team) -> list[str]:
-    """Return the devices that this process works on, by --device, or --gpu-id of the ncnn family, which lists them."""
-    from upscale.device import devices_of
-
-    if gpu is not None and gpu != "auto":
-        numbers = gpu.split(",")
-        if not all(number == "-1" or number.isdigit() for number in numbers):
-            raise UsageError(f"--gpu-id: {gpu!r} is not a number", "the same is --device cuda:0")
-        device = ",".join("cpu" if number == "-1" else f"cuda:{number}" for number in numbers)
-    if team.alone:
-        return devices_of(device)
-    names = devices_of("all" if device == "auto" else device)
-    return [names[team.local_rank % len(names)]]
 
 
 def _on_each(devices: Sequence[str], load: Callable[..., Upscaler]) -> list[Upscaler]:
@@ -496,12 +373,3 @@ def _on_each(devices: Sequence[str], load: Callable[..., Upscaler]) -> list[Upsc
     if all(upscaler.device.type == "cpu" for upscaler in upscalers):
         torch.set_num_threads(max(1, torch.get_num_threads() // len(upscalers)))
     return upscalers
-
-
-def _listed(path: Path | None) -> list[str]:
-    if path is None:
-        return []
-    try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--list {path}: {error}") from error

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from upscale.cli import console
-from upscale.cli.bench import extractors
+from upscale.cli.arguments import Device
+from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 
 
@@ -22,13 +23,8 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="LR pictures of the same names, or x4 after them; default: made.")
     ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of pictures to measure on while training.")] = None,
-    features: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="SqueezeNet, to measure its feature distance as well.")
-    ] = None,
-    lpips: Annotated[
-        tuple[str, str] | None,
-        typer.Option(metavar="BACKBONE LINEAR", help="Weights of LPIPS, to measure it as well."),
-    ] = None,
+    features: Features = None,
+    lpips: Lpips = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     patience: Annotated[
@@ -43,7 +39,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard, too: OUT/tensorboard.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train a network on a folder of pictures; `upscale photo.jpg -m FILE` runs what comes out."""
     from upscale.cli.live import LiveView
@@ -63,8 +59,8 @@ def train(
     torch_device = resolve_device(device)
     folder = out or Path("runs") / Path(recipe).stem
     pairs = load_pairs(valid, resolved.scale) if valid else []
-    measured = dict(zip(("features", "lpips"), extractors(features, lpips), strict=True))
-    distances = {name: distance for name, distance in measured.items() if distance is not None}
+    named = dict(zip(("features", "lpips"), distances(features, lpips), strict=True))
+    measured = {name: distance for name, distance in named.items() if distance is not None}
     with console.progress(quiet=False) as bars:
         task = bars.add_task("reading pictures", total=None, unit="pictures")
 
@@ -95,7 +91,7 @@ def train(
             torch_device,
             resume=resume,
             on_event=on_event,
-            distances=distances,
+            distances=measured,
             command=shlex.join(["upscale", *sys.argv[1:]]),
         )
     console.out.print(str(result.generator), markup=False)

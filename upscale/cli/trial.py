@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
+from upscale.cli.arguments import Device, Offline, parse_target
 from upscale.cli.models import prepare
-from upscale.cli.run import parse_target
 from upscale.errors import OutputExists, UsageError
 from upscale.options import Measure, Target
 
@@ -35,8 +35,8 @@ def try_(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="NAME", help="Of both results; default: PICTURE_try.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    offline: Offline = False,
+    device: Device = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace results that exist.")] = False,
 ) -> None:
     """Enlarge one part of a picture with several networks, and put the results beside each other."""

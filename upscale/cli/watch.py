@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from upscale.cli import console
+from upscale.cli.arguments import Device, Offline, Verbose, parse_target
 from upscale.cli.models import prepare
 from upscale.cli.report import Report
-from upscale.cli.run import parse_target, settings_for
+from upscale.cli.run import settings_for
 from upscale.errors import InputError, UpscaleError
 from upscale.options import Measure
 
@@ -23,14 +24,14 @@ def watch(
         str | None, typer.Option("--scale", "-x", "-s", metavar="N", help="Factor; default: the model's.")
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network.")] = "compact",
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    offline: Offline = False,
+    device: Device = "auto",
     format_: Annotated[
         str | None, typer.Option("--format", "-f", metavar="EXT", help="Write this format; default: the input's.")
     ] = None,
     quality: Annotated[int | None, typer.Option(min=1, max=100, help="Lossy quality.")] = None,
     interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between looks.")] = 2.0,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Enlarge the pictures of a folder, and each new one as soon as it is complete, until interrupted.
 

@@ -1,0 +1,114 @@
+"""What the words of a command line mean, and the options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upscale.errors import InputError, UsageError
+from upscale.options import Measure, Target, Tiling
+
+if TYPE_CHECKING:
+    from upscale.batch.team import Team
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")]
+
+
+def parse_target(sizes: Mapping[Measure, str | None]) -> Target | None:
+    """Read the one size that is given, None if none is."""
+    given = [(measure, text) for measure, text in sizes.items() if text is not None]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(f'--{measure}' for measure, _ in given)}: each is a size", "give one of them")
+    measure, text = given[0]
+    try:
+        return Target.parse(text, measure)
+    except ValueError as error:
+        raise UsageError(f"--{measure}: {error}", SIZE_HINTS.get(measure, f"for example --{measure} 1920")) from error
+
+
+SIZE_HINTS = {
+    Measure.SCALE: "give a factor, for example -x 4 or -x 2.5; what other tools call -x is --tta here",
+    Measure.MEGAPIXELS: "for example --megapixels 24",
+    Measure.FIT: "for example --fit 1920x1080",
+    Measure.AT_LEAST: "for example --at-least 1920x1080",
+}
+
+
+def tile_size(text: str) -> int | None:
+    """Read the edge of a tile, None for auto."""
+    try:
+        return None if text in ("auto", "0") else int(text)
+    except ValueError:
+        raise UsageError(
+            f"--tile: {text!r} is not a whole number", "give pixels, for example -t 256, or auto"
+        ) from None
+
+
+def tiling_of(size: int | None, overlap: int | None = None) -> Tiling:
+    """Return how to cut pictures, by --tile and --overlap."""
+    try:
+        return Tiling(size=size, overlap=overlap)
+    except ValueError as error:
+        options, them = ("--tile", "it") if overlap is None else ("--tile, --overlap", "both")
+        raise UsageError(f"{options}: {error}", f"leave {them} out: the program chooses well") from error
+
+
+def template_of(name: str | None, suffix: str | None) -> str | None:
+    """Return the template of results' names that --name or --suffix asks for."""
+    if name is not None and suffix is not None:
+        raise UsageError("--name and --suffix: each names the results", "give one of them")
+    if suffix is None:
+        return name
+    plain = suffix.replace("{", "{{").replace("}", "}}")
+    return f"{{stem}}_{plain}{{ext}}" if suffix else "{stem}{ext}"
+
+
+def colour_of(text: str) -> tuple[int, int, int]:
+    """Read --background."""
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(text)[:3]
+    except ValueError:
+        raise UsageError(f"--background: {text!r} is not a colour", "for example white, black, #ff8800") from None
+    return red, green, blue
+
+
+def writers_of(jobs: str) -> int:
+    """Read ``2``, or the last number of ``load:process:save`` as the tools of the ncnn family take it."""
+    last = jobs.rpartition(":")[2]
+    if not last.isdigit() or int(last) < 1:
+        raise UsageError(f"--jobs: {jobs!r} is not a number of results", "for example -j 4")
+    return int(last)
+
+
+def devices_for(device: str, gpu: str | None, team: Team) -> list[str]:
+    """Return the devices that this process works on, by --device, or --gpu-id of the ncnn family, which lists them."""
+    from upscale.device import devices_of
+
+    if gpu is not None and gpu != "auto":
+        numbers = gpu.split(",")
+        if not all(number == "-1" or number.isdigit() for number in numbers):
+            raise UsageError(f"--gpu-id: {gpu!r} is not a number", "the same is --device cuda:0")
+        device = ",".join("cpu" if number == "-1" else f"cuda:{number}" for number in numbers)
+    if team.alone:
+        return devices_of(device)
+    names = devices_of("all" if device == "auto" else device)
+    return [names[team.local_rank % len(names)]]
+
+
+def listed_in(path: Path | None) -> list[str]:
+    """Return the inputs that the file of --list names."""
+    if path is None:
+        return []
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--list {path}: {error}") from error
