@@ -4,43 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from upscale.errors import IncompatibleCheckpoint
-
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's networks expect
-DEVIATION = (0.229, 0.224, 0.225)
-
-
-class _Fire(nn.Module):
-    """SqueezeNet's module (Iandola et al. 2016, section 3.2); names of tensors as torchvision's."""
-
-    def __init__(self, channels: int, squeezed: int, expanded: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(channels, squeezed, 1)
-        self.expand1x1 = nn.Conv2d(squeezed, expanded, 1)
-        self.expand3x3 = nn.Conv2d(squeezed, expanded, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.squeeze(x).relu()
-        return torch.cat((self.expand1x1(x), self.expand3x3(x)), 1).relu()
+from upscale.models.base import to_values
+from upscale.models.features import SqueezeNetFeatures, load_part, vgg
 
 
 def _squeezenet() -> nn.Sequential:
-    """SqueezeNet 1.1."""
-
-    def pool() -> nn.Module:
-        return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(),
-        _Fire(64, 16, 64), _Fire(128, 16, 64), pool(),
-        _Fire(128, 32, 128), _Fire(256, 32, 128), pool(),
-        _Fire(256, 48, 192), _Fire(384, 48, 192), _Fire(384, 64, 256), _Fire(512, 64, 256),
-    )  # fmt: skip
+    return nn.Sequential(*SqueezeNetFeatures.make())
 
 
 def _alexnet() -> nn.Sequential:
@@ -54,18 +28,7 @@ def _alexnet() -> nn.Sequential:
 
 
 def _vgg16() -> nn.Sequential:
-    layers: list[nn.Module] = []
-    widths = (3, 64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
-    for before, width in pairwise(widths):
-        if width == 0:
-            layers.append(nn.MaxPool2d(2, 2))
-        else:
-            layers += [nn.Conv2d(before or _previous(layers), width, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
-def _previous(layers: Sequence[nn.Module]) -> int:
-    return next(layer.out_channels for layer in reversed(layers) if isinstance(layer, nn.Conv2d))
+    return nn.Sequential(*vgg(2, 2, 3, 3, 3)[:-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +50,15 @@ BACKBONES = {
 
 def _load(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> nn.Sequential:
     """Build ``backbone`` with the tensors ``features.*`` of a torchvision state dict; others are the classifier's."""
-    features = {
-        key.removeprefix("features."): value.float() for key, value in state_dict.items() if key.startswith("features.")
-    }
     with torch.device("meta"):
         layers = backbone.build()
-    try:
-        layers.load_state_dict(features, assign=True)
-    except RuntimeError as error:
-        raise IncompatibleCheckpoint(
-            f"not the weights of this feature extractor: {str(error).splitlines()[-1].strip()}",
-            "it takes a state dict with torchvision's names",
-        ) from error
+    load_part(
+        layers,
+        state_dict,
+        "features",
+        "not the weights of this feature extractor",
+        "it takes a state dict with torchvision's names",
+    )
     return layers.requires_grad_(False).eval()
 
 
@@ -154,11 +114,7 @@ class LPIPS:
     @torch.inference_mode()
     def __call__(self, sr: Tensor, gt: Tensor) -> Tensor:
         """Compare ``sr`` and ``gt`` ``[B, 3, H, W]`` RGB in [0, 1]; return ``[B]``, 0 for equal pictures."""
-        x, y = (_features(self._layers, self._taps, self._normalise(image)) for image in (sr, gt))
+        pictures = (to_values(image.float(), "imagenet") for image in (sr, gt))
+        x, y = (_features(self._layers, self._taps, picture) for picture in pictures)
         layers = zip(x, y, self._weights, strict=True)
         return sum(((a - b).square() * w.view(1, -1, 1, 1)).sum(1).mean((1, 2)) for a, b, w in layers)  # type: ignore[return-value]  # sum() of tensors is a tensor where there is one
-
-    @staticmethod
-    def _normalise(image: Tensor) -> Tensor:
-        mean, deviation = (torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, DEVIATION))
-        return (image.float() - mean) / deviation

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Mean and deviation of ImageNet's pixels, which torchvision's classifiers are trained on.
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
+from upscale.errors import IncompatibleCheckpoint
+from upscale.models.base import to_values
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -45,38 +44,35 @@ class FeatureExtractor(nn.Module, ABC):
         return found
 
 
+def vgg(*counts: int) -> list[nn.Module]:
+    """Return the layers of a VGG (Simonyan and Zisserman 2015, table 1) with ``counts`` convolutions in its blocks."""
+    made: list[nn.Module] = []
+    before = 3
+    for width, count in zip((64, 128, 256, 512, 512), counts, strict=True):
+        for _ in range(count):
+            made += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]  # not in place: features are kept
+            before = width
+        made.append(nn.MaxPool2d(2))
+    return made
+
+
 class VGG19Features(FeatureExtractor):
     """VGG-19 (Simonyan and Zisserman 2015, table 1, E); ``convM_N`` is before its activation (ESRGAN, section 3.3)."""
 
-    widths: ClassVar = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
     layers: ClassVar = {
         f"conv{block}_{n + 1}": start + 2 * n
         for block, (start, count) in enumerate(((0, 2), (5, 2), (10, 4), (19, 4), (28, 4)), 1)
         for n in range(count)
     }
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, wanted: Collection[str]) -> None:
-        super().__init__(wanted)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
 
     @staticmethod
     def make() -> list[nn.Module]:
         """Return all layers, in the order of torchvision's ``features``."""
-        made: list[nn.Module] = []
-        before = 3
-        for width, count in VGG19Features.widths:
-            for _ in range(count):
-                made += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]  # not in place: features are kept
-                before = width
-            made.append(nn.MaxPool2d(2))
-        return made
+        return vgg(2, 2, 4, 4, 4)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return the output of each layer that was asked for."""
-        return super().forward((image - self.mean) / self.deviation)
+        return super().forward(to_values(image, "imagenet"))
 
 
 class Fire(nn.Module):
@@ -120,3 +116,17 @@ def _pool() -> nn.MaxPool2d:
 
 
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {"vgg19": VGG19Features, "squeezenet": SqueezeNetFeatures}
+
+
+def load_part(network: nn.Module, state_dict: Mapping[str, Tensor], part: str, fault: str, hint: str) -> None:
+    """Put into ``network`` the tensors ``part.*`` of a torchvision state dict, as float32.
+
+    Raises:
+        IncompatibleCheckpoint: saying ``fault`` and ``hint``; they do not fit.
+    """
+    prefix = f"{part}."
+    tensors = {key.removeprefix(prefix): value.float() for key, value in state_dict.items() if key.startswith(prefix)}
+    try:
+        network.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise IncompatibleCheckpoint(f"{fault}: {str(error).splitlines()[-1].strip()}", hint) from error

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.checkpoint import load_extractor
-from upscale.errors import IncompatibleCheckpoint
-from upscale.models.features import EXTRACTORS, FeatureExtractor
+from upscale.models.features import EXTRACTORS, FeatureExtractor, load_part
 from upscale.statedict import read_state_dict
 
 
@@ -59,19 +58,13 @@ def load_classifier(path: Path, kind: str) -> Classifier:
     extractor = load_extractor(path, kind, [last])
     with torch.device("meta"):
         before, classifier = _heads()[kind]
-    prefix = "classifier."
-    tensors = {
-        key.removeprefix(prefix): value.float()
-        for key, value in read_state_dict(path).items()
-        if key.startswith(prefix)
-    }
-    try:
-        classifier.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise IncompatibleCheckpoint(
-            f"{path}: does not have the last layers of {kind}; {str(error).splitlines()[-1].strip()}",
-            "the loss 'classifier' needs the whole classifier, not only its features",
-        ) from error
+    load_part(
+        classifier,
+        read_state_dict(path),
+        "classifier",
+        f"{path}: does not have the last layers of {kind}",
+        "the loss 'classifier' needs the whole classifier, not only its features",
+    )
     return Classifier(extractor, before, classifier)
 
 
