@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,8 @@ def cases() -> Iterator[Case]:
                 continue
             grey = case.mode in ("1", "L", "LA")
             profiles = (None, "grey") if grey else (None,) if case.mode == "CMYK" else (None, "adobe", "wide")
-            for orientation in range(1, 9):  # each meets several profiles over the modes
-                yield replace(case, profile=profiles[orientation % len(profiles)], orientation=orientation)
+            for orientation, profile in product(range(1, 9), profiles):
+                yield replace(case, profile=profile, orientation=orientation)
 
 
 def planes(case: Case) -> NDArray[Any]:
