@@ -38,6 +38,14 @@ def ldl(sr: Array, gt: Array) -> float:
     return total / len(sr)
 
 
+def colour(difference: Array) -> float:
+    """Of all windows as wide as 16 pixels or the picture, every eighth."""
+    windows = np.lib.stride_tricks.sliding_window_view(
+        difference, tuple(min(16, edge) for edge in difference.shape[-2:]), (-2, -1)
+    )
+    return float(np.abs(windows[..., ::8, ::8, :, :].mean((-2, -1))).mean())
+
+
 def grid(difference: Array) -> float:
     """What repeats every four pixels, pixel by pixel, in a picture smaller than a window."""
     height, width = (edge // 4 * 4 for edge in difference.shape[-2:])
@@ -58,6 +66,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
         "fft": (np.abs(spectrum.real).mean() + np.abs(spectrum.imag).mean()) / 2,
         "total_variation": np.abs(np.diff(sr, axis=2)).mean() + np.abs(np.diff(sr, axis=3)).mean(),
         "ldl": ldl(sr, gt),
+        "colour": colour(difference),
         "grid": grid(difference),
     }
     return float(values[name])
@@ -178,3 +187,14 @@ def test_grid_sees_what_repeats_every_four_pixels_and_nothing_else() -> None:
     assert float(LOSSES["grid"](gt + tiled, gt)) == pytest.approx(expected, rel=1e-4)
     assert float(LOSSES["grid"](gt + 0.3, gt)) < 1e-6
     assert float(LOSSES["grid"](gt + torch.randn_like(gt), gt)) < 0.15  # of a mean difference of 0.8
+
+
+def test_colour_sees_a_tint_and_hardly_any_texture() -> None:
+    torch.manual_seed(0)
+    gt = torch.rand(2, 3, 70, 101)
+    assert float(LOSSES["colour"](gt + 0.3, gt)) == pytest.approx(0.3, rel=1e-4)
+    assert float(LOSSES["colour"](gt[..., :5, :9] - 0.3, gt[..., :5, :9])) == pytest.approx(0.3, rel=1e-4)
+    assert float(LOSSES["colour"](gt + torch.randn_like(gt), gt)) < 0.06  # of a mean difference of 0.8
+    one = torch.zeros(1, 1, 24, 16)
+    one[..., 8, 0] = 512  # in both windows
+    assert float(LOSSES["colour"](one, torch.zeros_like(one))) == pytest.approx(2)

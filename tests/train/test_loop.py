@@ -49,6 +49,15 @@ def test_batches_are_aligned_and_depend_on_seed_and_step_only(pictures: Pictures
     assert not torch.equal(other.gt, batches.batch(5).gt)
 
 
+def test_the_last_steps_take_larger_crops_from_pictures_with_room(pictures: Pictures) -> None:
+    changes = ("data.batch_size=8", "data.large=0.3", "steps=10")
+    batches = Batches(pictures, recipe("data.gt_size=16", *changes))  # one of the three has room for more
+    assert [batches.batch(step).gt.shape[-1] for step in (0, 6, 7, 9)] == [16, 16, 32, 32]
+    assert [batches.batch(step).lr.shape for step in (6, 7)] == [(8, 3, 8, 8), (2, 3, 16, 16)]
+    none = Batches(pictures, recipe("data.gt_size=18", *changes))
+    assert none.batch(9).gt.shape == (8, 3, 18, 18)
+
+
 @pytest.mark.parametrize("kind", ["muon", "adam"])
 def test_training_repeats_and_resumes_bit_for_bit(
     pictures: Pictures, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -173,6 +182,8 @@ def test_a_gradient_that_is_not_finite_is_skipped(pictures: Pictures, tmp_path: 
         ("optim.lr=fast", "optim.lr: expected float"),
         ("losses.l3=1", "unknown loss 'l3'"),
         ("data.gt_size=17", "not a multiple of the scale"),
+        ("data.large=1.5", "from 0 to 1"),
+        ("data.large=0.5", "has no quarter"),
         ("steps", "expected KEY=VALUE"),
         ("steps=0", "must be at least 1"),
     ],

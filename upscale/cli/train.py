@@ -67,7 +67,8 @@ def train(
         def read(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total)
 
-        pictures = open_pairs(data, lr, resolved, read) if lr else open_pictures(data, crop_size(resolved), read)
+        edge = crop_size(resolved.data.gt_size, resolved.scale)
+        pictures = open_pairs(data, lr, resolved, read) if lr else open_pictures(data, edge, read)
     for skipped in pictures.skipped:
         console.notice(f"skipped {skipped}")
     if preview is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from platformdirs import user_cache_path
 from torch import Tensor
@@ -131,6 +132,17 @@ def _load(path: Path) -> Pixels | str:
     return to_array(to_tensor(image.pixels), np.dtype(np.uint8)) if image.pixels.dtype != np.uint8 else image.pixels
 
 
+@dataclass(frozen=True, slots=True)
+class _Crops:
+    """What a batch is made of."""
+
+    count: int
+    edge: int
+    """Of GT, in pixels."""
+    shares: npt.NDArray[np.float64]
+    """How often each picture is taken."""
+
+
 class Batches:
     """Random crops as batches; each is a function of the seed and the step alone, so a resumed run sees the same.
 
@@ -142,9 +154,19 @@ class Batches:
         self.lrs = pictures.lrs
         self.recipe = recipe
         self.rank = rank
+        data = recipe.data
+        usual = self._of_size(data.batch_size, data.gt_size)
+        assert usual is not None, "pictures without room for a crop are left out when they are read"
+        self._usual = usual
+        self._large = self._of_size(data.batch_size // 4, 2 * data.gt_size) or usual
+
+    def _of_size(self, count: int, edge: int) -> _Crops | None:
+        """Return so many crops with GT of ``edge`` pixels; None where no picture has room for one."""
+        smallest = edge if self.lrs is not None else crop_size(edge, self.recipe.scale)
+        sizes = np.array([array.shape[:2] for array in self.arrays])
         # In proportion to the edge, not the area: a panorama has more pixels than it has content.
-        edges = np.sqrt([array.shape[0] * array.shape[1] for array in self.arrays])
-        self._shares = edges / edges.sum()
+        edges = np.where(sizes.min(1) >= smallest, np.sqrt(sizes.prod(1)), 0)
+        return _Crops(count, edge, edges / edges.sum()) if edges.any() else None
 
     def starting_at(self, step: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batch of ``step`` and those after it, on ``device``.
@@ -164,27 +186,30 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of ``step``."""
-        scale, size, degradation = self.recipe.scale, self.recipe.data.batch_size, self.recipe.degradation
+        scale, degradation = self.recipe.scale, self.recipe.degradation
         seed = [self.recipe.seed, step]
-        crops = [self._crops(np.random.default_rng([*seed, self.rank * size + i])) for i in range(size)]
+        size = self._large if step >= (1 - self.recipe.data.large) * self.recipe.steps else self._usual
+        count = size.count
+        crops = [self._crops(size, np.random.default_rng([*seed, self.rank * count + i])) for i in range(count)]
         gt, *given = [_stacked(pictures) for pictures in zip(*crops, strict=True)]
         sharp = sharpened(gt) if degradation.sharpen else None
         if given:
             return Batch(given[0].contiguous(memory_format=torch.channels_last), gt, sharp)
         number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
         random = torch.Generator().manual_seed(int(number))
-        lr, edge = degrade(gt if sharp is None else sharp, scale, degradation, random), MARGIN * scale
+        lr, border = degrade(gt if sharp is None else sharp, scale, degradation, random), MARGIN * scale
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
-            gt[..., edge:-edge, edge:-edge].contiguous(),
-            None if sharp is None else sharp[..., edge:-edge, edge:-edge].contiguous(),
+            gt[..., border:-border, border:-border].contiguous(),
+            None if sharp is None else sharp[..., border:-border, border:-border].contiguous(),
         )
 
-    def _crops(self, rng: np.random.Generator) -> list[Pixels]:
+    def _crops(self, crops: _Crops, rng: np.random.Generator) -> list[Pixels]:
         """Return a crop for GT, and where LR pictures are given, the same part of one of these."""
-        index = rng.choice(len(self.arrays), p=self._shares)
+        index = rng.choice(len(self.arrays), p=crops.shares)
         array = self.arrays[index] if self.lrs is None else self.lrs[index]
-        size = crop_size(self.recipe) if self.lrs is None else self.recipe.data.gt_size // self.recipe.scale
+        scale, edge = self.recipe.scale, crops.edge
+        size = crop_size(edge, scale) if self.lrs is None else edge // scale
         candidates = []
         for _ in range(self.recipe.data.candidates):
             y = rng.integers(array.shape[0] - size + 1)
@@ -194,14 +219,13 @@ class Batches:
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         if self.lrs is None:
             return [_turned(crop, turns, mirror)]
-        (top, left), edge = (self.recipe.scale * y, self.recipe.scale * x), self.recipe.data.gt_size
-        gt = self.arrays[index][top : top + edge, left : left + edge]
+        gt = self.arrays[index][scale * y : scale * y + edge, scale * x : scale * x + edge]
         return [_turned(gt, turns, mirror), _turned(crop, turns, mirror)]
 
 
-def crop_size(recipe: Recipe) -> int:
-    """Return the edge of the crops that are cut from pictures to make LR of: GT and the margin around it."""
-    return recipe.data.gt_size + 2 * MARGIN * recipe.scale
+def crop_size(edge: int, scale: int) -> int:
+    """Return the edge of the crops that are cut from pictures to make LR of: GT of ``edge``, and the margin."""
+    return edge + 2 * MARGIN * scale
 
 
 def _stacked(crops: Sequence[Pixels]) -> Tensor:

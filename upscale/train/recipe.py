@@ -26,6 +26,16 @@ class DataConfig:
     batch_size: int
     candidates: int = 1
     """Of so many random crops, the one with most detail is taken: most of a photograph is sky and blur."""
+    large: float = 0.0
+    """Part of the steps, the last ones, with crops of twice the edge, a quarter as many. They cost the same, and fewer
+    of their pixels are so near to a border that the network sees less there than in a picture. Pictures without room
+    for one are left out then; where none has room, nothing changes."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.large <= 1:
+            raise ValueError(f"data.large is {self.large}, must be from 0 to 1")
+        if self.large and self.batch_size % 4:
+            raise ValueError(f"data.batch_size {self.batch_size} has no quarter, which data.large needs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +134,8 @@ class Recipe:
             raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:
             raise ValueError(f"data.gt_size {self.data.gt_size} is not a multiple of the scale {self.scale}")
+        if self.data.large and (self.discriminator or {}).get("arch") == "vgg":
+            raise ValueError("data.large: the discriminator vgg takes crops of a single size only")
 
     @property
     def scale(self) -> int:
