@@ -10,11 +10,11 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 
 _BEGUN = "upscale/begun"
 
@@ -27,8 +27,8 @@ class Ranks:
     world: int = 1
     attempt: int = 0
     """How often ``torchrun`` started all again."""
-    store: dist.Store | None = None
-    """What the processes share; it outlives an attempt."""
+    store: Any = None
+    """The ``Store`` that the processes share; it outlives an attempt."""
 
     @property
     def first(self) -> bool:
@@ -68,7 +68,7 @@ class Ranks:
     @property
     def begun(self) -> bool:
         """Whether an earlier attempt began the run: what was saved is this run's, not that of another in its folder."""
-        return self.attempt > 0 and self.store is not None and self.store.check([_BEGUN])
+        return self.attempt > 0 and bool(self.store.check([_BEGUN]))
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -82,11 +82,14 @@ def joined() -> Iterator[Ranks]:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield Ranks()
         return
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not marked so
+    from torch.distributed.rendezvous import rendezvous
+
     store, rank, world = next(rendezvous("env://"))
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # Under one name for all attempts, the processes would look for those of the attempt before.
-    dist.init_process_group(backend, store=dist.PrefixStore(f"upscale/{attempt}", store), rank=rank, world_size=world)
+    dist.init_process_group(backend, store=PrefixStore(f"upscale/{attempt}", store), rank=rank, world_size=world)
     try:
         yield Ranks(rank, world, attempt, store)
     finally:
