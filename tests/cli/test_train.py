@@ -25,7 +25,7 @@ from upscale.train.step import TrainState, train_step
 Outcome = tuple[int, str, str]
 SMALL = {
     "generator.num_feat": 4, "generator.num_conv": 1, "generator.scale": 2, "data.gt_size": 16, "data.batch_size": 2,
-    "steps": 6, "log_every": 1, "valid_every": 3,
+    "data.large": 0, "steps": 6, "log_every": 1, "valid_every": 3,
 }  # fmt: skip
 SET = [argument for key, value in SMALL.items() for argument in ("--set", f"{key}={value}")]
 

@@ -16,7 +16,10 @@ from upscale.train.loop import Result, train
 from upscale.train.recipe import Recipe, load_recipe
 
 CPU = torch.device("cpu")
-SMALL = ("generator.num_feat=8", "generator.num_conv=2", "generator.scale=2", "data.gt_size=16", "data.batch_size=2")
+SMALL = (
+    "generator.num_feat=8", "generator.num_conv=2", "generator.scale=2",
+    "data.gt_size=16", "data.batch_size=2", "data.large=0",
+)  # fmt: skip
 SHORT = ("steps=20", "valid_every=10", "log_every=1", "optim.warmup=2", "ema_decay=0.9")
 
 

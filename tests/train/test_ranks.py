@@ -67,7 +67,7 @@ def events(out: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> list[dict[str, Any]]:
     """The steps of one process."""
-    done = run(folder, "one", 4, ["-m", "upscale"])
+    done = run(folder, "one", 8, ["-m", "upscale"])
     assert done.returncode == 0, done.stderr
     return events(folder / "one", "step")
 
@@ -80,10 +80,10 @@ def assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
 
 
 def test_two_processes_train_like_one_with_twice_the_batch(folder: Path, alone: list[dict[str, Any]]) -> None:
-    done = run(folder, "two", 2, [*TWO, "-m", "upscale"])
+    done = run(folder, "two", 4, [*TWO, "-m", "upscale"])
     assert done.returncode == 0, done.stderr
     assert_alike(alone, events(folder / "two", "step"))
-    again = run(folder, "two", 2, [*TWO, "--standalone", "-m", "upscale"])
+    again = run(folder, "two", 4, [*TWO, "--standalone", "-m", "upscale"])
     assert again.returncode == 1
     assert again.stderr.count("holds a training run already") >= 2  # torchrun's second attempt does not go on either
     assert len(events(folder / "two", "start")) == 1
@@ -95,7 +95,7 @@ def test_a_restart_goes_on_from_what_was_saved(
 ) -> None:
     (folder / "dies_once.py").write_text(DIES_ONCE)
     out = f"restarted-{len(launcher)}"
-    done = run(folder, out, 2, [*launcher, "dies_once.py"])
+    done = run(folder, out, 4, [*launcher, "dies_once.py"])
     assert done.returncode == 0, done.stderr
     assert [event["step"] for event in events(folder / out, "start")] == [0, 3]
     steps = {event["step"]: event for event in events(folder / out, "step")}  # 4 is done twice

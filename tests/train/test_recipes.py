@@ -52,7 +52,9 @@ def extractor_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
 
 def tiny(name: str, files: dict[str, Path], *overrides: str) -> Recipe:
     """The recipe ``name`` with its own losses, degradation and schedule, on a small network and small crops."""
-    recipe = load_recipe(name, ["init=", "steps=20", "log_every=1", "valid_every=20", "data.batch_size=2", *overrides])
+    recipe = load_recipe(
+        name, ["init=", "steps=20", "log_every=1", "valid_every=20", "data.batch_size=2", "data.large=0", *overrides]
+    )
     generator = {"arch": recipe.generator["arch"], "scale": recipe.scale, **TINY[recipe.generator["arch"]]}
     discriminator: dict[str, Any] | None = None
     if recipe.discriminator is not None:
