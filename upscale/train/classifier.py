@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from upscale.checkpoint import load_extractor
 from upscale.errors import IncompatibleCheckpoint
+from upscale.losses import DISTANCES
 from upscale.models.features import EXTRACTORS, FeatureExtractor
 from upscale.statedict import read_state_dict
 
@@ -35,11 +35,11 @@ class Classifier(nn.Module):
 class ClassifierLoss(nn.Module):
     """Distance between a classifier's logits for SR and for GT."""
 
-    def __init__(self, classifier: Classifier, distance: Literal["l1", "mse"], scale: float) -> None:
+    def __init__(self, classifier: Classifier, distance: str, scale: float) -> None:
         """``scale`` multiplies the logits."""
         super().__init__()
         self.classifier = classifier.requires_grad_(False).eval()
-        self.distance = {"l1": F.l1_loss, "mse": F.mse_loss}[distance]
+        self.distance = DISTANCES[distance]
         self.scale = scale
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
