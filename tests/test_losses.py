@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from upscale.losses import GAN_LOSSES, LOSSES, PerceptualLoss
+from upscale.losses import DISTANCES, GAN_LOSSES, LOSSES, PerceptualLoss
 from upscale.models.features import EXTRACTORS, SqueezeNetFeatures, VGG19Features
 
 Array = NDArray[np.float64]
@@ -153,17 +153,23 @@ def test_vgg_features_are_before_activation_normalised_and_where_torchvision_has
     assert found["conv5_4"].shape == (1, 512, 2, 2)
 
 
-@pytest.mark.parametrize("distance", ["l1", "mse"])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_perceptual_loss_is_the_weighted_distance_of_features(distance: str) -> None:
     torch.manual_seed(0)
     extractor = SqueezeNetFeatures(["fire2", "fire5"]).double()
     sr, gt = torch.rand(2, 3, 40, 40).double(), torch.rand(2, 3, 40, 40).double()
-    loss = PerceptualLoss(extractor, {"fire2": 0.5, "fire5": 2.0}, distance, 0.25)  # type: ignore[arg-type]
+    loss = PerceptualLoss(extractor, {"fire2": 0.5, "fire5": 2.0}, distance, 0.25)
     a, b = extractor(sr), extractor(gt)
     total = 0.0
     for name, weight in (("fire2", 0.5), ("fire5", 2.0)):
         difference = 0.25 * (a[name] - b[name])
-        total += weight * float(difference.abs().mean() if distance == "l1" else difference.square().mean())
+        one, other = (features.norm(dim=1, keepdim=True) for features in (a[name], b[name]))
+        expected = {
+            "l1": difference.abs().mean(),
+            "mse": difference.square().mean(),
+            "unit": (a[name] / one - b[name] / other).norm(dim=1).square().mean(),
+        }
+        total += weight * float(expected[distance].detach())
     assert float(loss(sr, gt)) == pytest.approx(total)
     assert not any(parameter.requires_grad for parameter in loss.parameters())
     sr.requires_grad_()

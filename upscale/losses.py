@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -109,17 +108,31 @@ CLASSIFIER = "classifier"
 """The losses that own a network and so are made, not listed."""
 
 
+def unit(found: Tensor, expected: Tensor) -> Tensor:
+    """Mean over places of the squared distance of features ``[B, C, ...]``, each place's scaled to length 1.
+
+    What LPIPS measures (Zhang et al. 2018, equation 1), with all channels alike. Features shorter than 0.01 are not
+    scaled all the way: where there are none, a gradient would have no bound.
+    """
+    return (F.normalize(found, eps=0.01) - F.normalize(expected, eps=0.01)).square().sum(1).mean()
+
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "mse": F.mse_loss, "unit": unit}
+"""Of features."""
+
+
 class PerceptualLoss(nn.Module):
     """Distance between features of SR and GT (Johnson et al. 2016; before activation: ESRGAN, section 3.3)."""
 
-    def __init__(
-        self, extractor: FeatureExtractor, layers: Mapping[str, float], distance: Literal["l1", "mse"], scale: float
-    ) -> None:
-        """Weigh ``layers``; ``scale`` multiplies the features (SRGAN, section 3.2: 1/12.75 with MSE)."""
+    def __init__(self, extractor: FeatureExtractor, layers: Mapping[str, float], distance: str, scale: float) -> None:
+        """Weigh ``layers``, compared by one of ``DISTANCES``; ``scale`` multiplies the features.
+
+        SRGAN, section 3.2, has 1/12.75 with MSE.
+        """
         super().__init__()
         self.extractor = extractor.requires_grad_(False).eval()
         self.layers = layers
-        self.distance = {"l1": F.l1_loss, "mse": F.mse_loss}[distance]
+        self.distance = DISTANCES[distance]
         self.scale = scale
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.checkpoint import load_extractor
+from upscale.losses import DISTANCES
 from upscale.models.features import EXTRACTORS, FeatureExtractor, load_part
 from upscale.statedict import read_state_dict
 
@@ -34,11 +33,11 @@ class Classifier(nn.Module):
 class ClassifierLoss(nn.Module):
     """Distance between a classifier's logits for SR and for GT."""
 
-    def __init__(self, classifier: Classifier, distance: Literal["l1", "mse"], scale: float) -> None:
+    def __init__(self, classifier: Classifier, distance: str, scale: float) -> None:
         """``scale`` multiplies the logits."""
         super().__init__()
         self.classifier = classifier.requires_grad_(False).eval()
-        self.distance = {"l1": F.l1_loss, "mse": F.mse_loss}[distance]
+        self.distance = DISTANCES[distance]
         self.scale = scale
 
     def forward(self, sr: Tensor, gt: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class PerceptualConfig:
     file: str | None = None
     """State dict of the extractor, under torchvision's names; None: the catalogue's, fetched once."""
     layers: Mapping[str, float] = field(default_factory=lambda: {"conv5_4": 1.0})
-    distance: Literal["l1", "mse"] = "l1"
+    distance: Literal["l1", "mse", "unit"] = "l1"
     feature_scale: float = 1.0
 
     def __post_init__(self) -> None:
