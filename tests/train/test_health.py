@@ -13,7 +13,7 @@ from tests.conftest import network
 from tests.train.conftest import CPU, recipe, run
 from upscale.errors import Diverged, OutOfMemory
 from upscale.losses import GAN_LOSSES, LOSSES
-from upscale.models import build_discriminator
+from upscale.models import Discriminator, build_discriminator
 from upscale.train.data import Batch, Batches, Pictures
 from upscale.train.health import LOOKED_AT, MOST_ROLLBACKS, MOST_SKIPPED, PLATEAU, Watch, parted, trouble
 from upscale.train.start import assemble
@@ -100,11 +100,22 @@ def objective(kind: str | None = None) -> Objective:
     return Objective(losses={"l1": (1.0, LOSSES["l1"]), "ldl": (0.5, LOSSES["ldl"])}, gan=gan, gan_weight=0.1)
 
 
+class Judge(Discriminator):
+    """Without BatchNorm, so that a batch in parts is judged as the whole is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 1, 3))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.body(image)  # type: ignore[no-any-return]
+
+
 def small_state(kind: str | None = None) -> TrainState:
     torch.manual_seed(0)
     state = assemble(network(arch="compact", num_feat=4, num_conv=1, scale=2).requires_grad_(True), recipe(), CPU)
     if kind is not None:
-        state.discriminator = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(), nn.Conv2d(4, 1, 3))
+        state.discriminator = Judge()
         state.optimizer_d = torch.optim.SGD(state.discriminator.parameters(), 0.1)
     return state
 

@@ -143,21 +143,28 @@ def test_all_losses_but_the_adversarial_one_see_sharpened_gt(
 def test_losses_see_every_phase_of_the_picture(
     pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path
 ) -> None:
-    """A strided extractor that always begins at the same pixel would print its grid into the results."""
-    perceptual, plain = tiny("compact-photo", extractor_files), tiny("compact", extractor_files)
+    """Strided networks that always begin at the same pixel would print their grid into the results."""
+    photo, plain = tiny("compact-photo", extractor_files), tiny("compact", extractor_files)
     seen: list[tuple[int, int]] = []
+    judged: list[tuple[int, int]] = []
 
     def l1(sr: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
-        seen.append((gt.shape[-2], gt.shape[-1]))
+        seen.append((int(gt[0, 0, 0, 0]), int(gt[0, 1, 0, 0])))
         return torch.nn.functional.l1_loss(sr, gt)
 
     assert objective(plain, torch.device("cpu"), Ranks()).shift == 0
-    goal = replace(objective(perceptual, torch.device("cpu"), Ranks()), losses={"l1": (1.0, l1)}, gan=None)
-    started, batch = fresh(plain, torch.device("cpu")), Batches(pictures, plain).batch(0)
-    for _ in range(40):
+    goal = replace(objective(photo, torch.device("cpu"), Ranks()), losses={"l1": (1.0, l1)})
+    started, batch = fresh(photo, torch.device("cpu")), Batches(pictures, photo).batch(0)
+    batch.gt[:, 0] = torch.arange(batch.gt.shape[-2])[:, None]  # each pixel says where it is
+    batch.gt[:, 1] = torch.arange(batch.gt.shape[-1])
+    assert started.discriminator is not None
+    started.discriminator.register_forward_pre_hook(
+        lambda _, inputs: judged.append((int(inputs[0][0, 0, 0, 0]), int(inputs[0][0, 1, 0, 0])))
+    )
+    for step in range(40):
         train_step(started, batch, goal)
-    edge = batch.gt.shape[-1]
-    assert {edge - height for height, _ in seen} == {edge - width for _, width in seen} == set(range(8))
+        assert judged.count(seen[step]) >= 2  # GT, for the generator and for the discriminator
+    assert {top for top, _ in seen} == {left for _, left in seen} == set(range(9))
 
 
 @pytest.mark.parametrize("name", ["srgan", "esrgan"])

@@ -13,7 +13,7 @@ from upscale.models.base import Generator
 from upscale.models.classical import Bicubic, Bilinear, Lanczos, Nearest, Wiener
 from upscale.models.compact import Compact
 from upscale.models.composed import Chain, SelfEnsemble
-from upscale.models.discriminators import DISCRIMINATORS
+from upscale.models.discriminators import DISCRIMINATORS, Discriminator
 from upscale.models.edsr import EDSR
 from upscale.models.espcn import ESPCN
 from upscale.models.fsrcnn import FSRCNN
@@ -24,7 +24,7 @@ from upscale.models.srgan import SRGAN
 from upscale.models.srresnet import SRResNet
 from upscale.models.vdsr import VDSR
 
-__all__ = ["GENERATORS", "Chain", "Generator", "SelfEnsemble", "build", "build_discriminator"]
+__all__ = ["GENERATORS", "Chain", "Discriminator", "Generator", "SelfEnsemble", "build", "build_discriminator"]
 
 GENERATORS: dict[str, type[Generator]] = {
     "compact": Compact,
@@ -54,7 +54,7 @@ def build(network: Mapping[str, Any], where: str) -> Generator:
     return _build(GENERATORS, network, where)
 
 
-def build_discriminator(network: Mapping[str, Any], where: str) -> nn.Module:
+def build_discriminator(network: Mapping[str, Any], where: str) -> Discriminator:
     """Make the untrained discriminator that ``network`` describes; errors as ``build``."""
     return _build(DISCRIMINATORS, network, where)
 

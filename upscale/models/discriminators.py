@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 
-class VGGDiscriminator(nn.Module):
+class Discriminator(nn.Module):
+    """What all discriminators have."""
+
+    any_size: ClassVar[bool] = True
+    """Whether images of other sizes than the one it was made for can be judged, a multiple of 8 given."""
+
+
+class VGGDiscriminator(Discriminator):
     """Eight convolutions, two dense layers (Ledig et al. 2017, section 2.1.1 and figure 4): logits ``[B, 1]``."""
+
+    any_size = False
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
@@ -48,7 +58,7 @@ class VGGDiscriminator(nn.Module):
         return self.head(self.features(image))  # type: ignore[no-any-return]
 
 
-class UNetDiscriminator(nn.Module):
+class UNetDiscriminator(Discriminator):
     """U-Net with spectral normalisation (Wang et al. 2021, Real-ESRGAN, section 3.3): logits ``[B, 1, H, W]``.
 
     ``H`` and ``W`` are multiples of 8.
@@ -90,7 +100,7 @@ class UNetDiscriminator(nn.Module):
         return self.conv_last(x)  # type: ignore[no-any-return]
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(Discriminator):
     """PatchGAN with a view of 70x70 pixels (Isola et al. 2017, section 6.1.2): logits ``[B, 1, H/8 - 2, W/8 - 2]``."""
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +126,7 @@ class PatchDiscriminator(nn.Module):
         return self.body(image)  # type: ignore[no-any-return]
 
 
-DISCRIMINATORS: dict[str, type[nn.Module]] = {
+DISCRIMINATORS: dict[str, type[Discriminator]] = {
     "vgg": VGGDiscriminator,
     "unet": UNetDiscriminator,
     "patch": PatchDiscriminator,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from upscale.config import did_you_mean, parse
 from upscale.errors import ConfigError
 from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
+from upscale.models.discriminators import DISCRIMINATORS
 from upscale.models.features import EXTRACTORS
 from upscale.train.degradation import DegradationConfig
 
@@ -134,8 +135,9 @@ class Recipe:
             raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:
             raise ValueError(f"data.gt_size {self.data.gt_size} is not a multiple of the scale {self.scale}")
-        if self.data.large and (self.discriminator or {}).get("arch") == "vgg":
-            raise ValueError("data.large: the discriminator vgg takes crops of a single size only")
+        judge = DISCRIMINATORS.get((self.discriminator or {}).get("arch", ""))
+        if self.data.large and judge is not None and not judge.any_size:
+            raise ValueError("data.large: this discriminator takes crops of a single size only")
 
     @property
     def scale(self) -> int:

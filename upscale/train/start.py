@@ -25,7 +25,7 @@ from upscale.train.ranks import Ranks
 from upscale.train.recipe import Recipe
 from upscale.train.step import Objective, TrainState
 
-SHIFT = 7  # pixels: all phases of the strides of an extractor's earlier layers, whose pixels can be told apart
+SHIFT = 8  # pixels: all phases of the strides of earlier layers, whose pixels can be told apart
 
 
 def fresh(recipe: Recipe, device: torch.device) -> TrainState:
@@ -62,7 +62,7 @@ def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
         clip=recipe.optim.clip,
         ranks=ranks,
         autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
-        shift=SHIFT if made.keys() & losses.keys() else 0,
+        shift=SHIFT if made.keys() & losses.keys() or recipe.gan is not None else 0,
     )
 
 

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from upscale.device import is_out_of_memory
 from upscale.errors import OutOfMemory
 from upscale.losses import GanLoss
-from upscale.models import Generator
+from upscale.models import Discriminator, Generator
 from upscale.train.data import Batch
 from upscale.train.ranks import Ranks
 
@@ -29,7 +29,7 @@ class TrainState:
     generator: Generator
     ema: AveragedModel
     optimizer: Optimizer
-    discriminator: nn.Module | None = None
+    discriminator: Discriminator | None = None
     optimizer_d: Optimizer | None = None
     best: float = float("-inf")
     """The highest PSNR that a validation gave, in dB, and the step at which it did."""
@@ -60,8 +60,20 @@ class Objective:
     autocast: torch.dtype | None = None
     """The dtype of the networks' forward passes, None for float32."""
     shift: int = 0
-    """The losses begin at a row and a column up to this one, others at each step. To a feature extractor with strides,
-    some pixels matter more than their neighbours; always the same ones would print a grid into all results."""
+    """The losses see so much less of the crops in height and width, another part at each step; so does a discriminator
+    that takes any size. To a network with strides, some pixels matter more than their neighbours; always the same ones
+    would print a grid into all results."""
+
+    def part(self, crops: Tensor, step: int) -> Tensor:
+        """Return what the losses of ``step`` see of ``crops`` ``[B, C, H, W]``."""
+        height, width = (edge - self.shift for edge in crops.shape[-2:])
+        top, left = (Random(2 * step + axis).randint(0, self.shift) for axis in (0, 1))
+        return crops[..., top : top + height, left : left + width]
+
+    def judged(self, discriminator: Discriminator, crops: Tensor, step: int) -> Tensor:
+        """Return what ``discriminator`` says of ``crops``."""
+        with self.casting(crops.device):
+            return discriminator(self.part(crops, step) if discriminator.any_size else crops).float()
 
     def casting(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
@@ -120,14 +132,12 @@ def _generator_terms(state: TrainState, lr: Tensor, target: Tensor, gt: Tensor, 
     discriminator, gan = state.discriminator, objective.gan
     with objective.casting(lr.device), parametrize.cached():  # branches are summed once, not at every look
         sr = state.generator(lr).float()  # [B, 3, s*h, s*w]
-    top, left = (Random(2 * state.step + axis).randint(0, objective.shift) for axis in (0, 1))
-    compared = sr[..., top:, left:], target[..., top:, left:]
+    compared = objective.part(sr, state.step), objective.part(target, state.step)
     terms = {name: loss(*compared) for name, (_, loss) in objective.losses.items()}
     weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
     if discriminator is not None and gan is not None:
-        with objective.casting(lr.device):
-            fake = discriminator(sr).float()
-            real = discriminator(gt).float() if gan.needs_real else fake
+        fake = objective.judged(discriminator, sr, state.step)
+        real = objective.judged(discriminator, gt, state.step) if gan.needs_real else fake
         terms["adversarial"] = gan.generator(real, fake)
         weighted.append(objective.gan_weight * terms["adversarial"])
     return _Terms(torch.stack(weighted).sum(), terms, sr)
@@ -137,8 +147,7 @@ def _discriminator_terms(state: TrainState, sr: Tensor, gt: Tensor, objective: O
     discriminator, gan = state.discriminator, objective.gan
     assert discriminator is not None
     assert gan is not None
-    with objective.casting(sr.device):
-        real, fake = discriminator(gt).float(), discriminator(sr).float()
+    real, fake = (objective.judged(discriminator, crops, state.step) for crops in (gt, sr))
     loss = gan.discriminator(real, fake)
     return _Terms(loss, {"discriminator": loss, "real_logits": real.mean(), "fake_logits": fake.mean()}, fake)
 
