@@ -60,6 +60,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
     values = {
         "l1": np.abs(difference).mean(),
         "l1_luma": np.abs(luma(sr) - luma(gt)).mean(),
+        "mse_chroma": ((difference[:, [0, 2]] - difference[:, [1]]) ** 2).mean(),
         "mse": (difference**2).mean(),
         "mse_luma": ((luma(sr) - luma(gt)) ** 2).mean(),
         "charbonnier": np.sqrt(difference**2 + 1e-6).mean(),
@@ -68,6 +69,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
         "ldl": ldl(sr, gt),
         "colour": colour(difference),
         "grid": grid(difference),
+        "blocks": sum(grid(np.abs(np.diff(sr, axis=axis)) - np.abs(np.diff(gt, axis=axis))) for axis in (2, 3)),
     }
     return float(values[name])
 
@@ -204,3 +206,12 @@ def test_colour_sees_a_tint_and_hardly_any_texture() -> None:
     one = torch.zeros(1, 1, 24, 16)
     one[..., 8, 0] = 512  # in both windows
     assert float(LOSSES["colour"](one, torch.zeros_like(one))) == pytest.approx(2)
+
+
+def test_blocks_sees_squares_of_four_pixels_and_no_texture() -> None:
+    torch.manual_seed(0)
+    gt = torch.rand(2, 3, 72, 104)
+    squares = torch.rand(2, 3, 18, 26).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    assert float(LOSSES["blocks"](squares, gt)) > 0.2  # steps of a third on every fourth place, none between
+    assert float(LOSSES["grid"](squares, gt)) < 0.05
+    assert float(LOSSES["blocks"](torch.rand(2, 3, 72, 104), gt)) < 0.08

@@ -37,6 +37,16 @@ def mse_luma(sr: Tensor, gt: Tensor) -> Tensor:
     return F.mse_loss(rgb_to_y(sr), rgb_to_y(gt))
 
 
+def mse_chroma(sr: Tensor, gt: Tensor) -> Tensor:
+    """Mean squared difference of red less green and of blue less green.
+
+    In ``l1`` the three channels of a pixel mostly err to the same side, that of its luma, and there the sign of the
+    difference says nothing of its colour: a network can learn all of luma and leave colours in the squares of LR.
+    Squared, because what differs in colour is edges; elsewhere signs are those of noise.
+    """
+    return F.mse_loss(sr[:, ::2] - sr[:, 1:2], gt[:, ::2] - gt[:, 1:2])
+
+
 def charbonnier(sr: Tensor, gt: Tensor) -> Tensor:
     """Mean of ``sqrt(difference^2 + 1e-6)`` (Lai et al. 2017, equation 1, with epsilon 1e-3)."""
     return torch.sqrt((sr - gt).square() + 1e-6).mean()
@@ -77,17 +87,31 @@ def colour(sr: Tensor, gt: Tensor) -> Tensor:
 
 
 def grid(sr: Tensor, gt: Tensor) -> Tensor:
-    """Mean absolute part of the difference that repeats every four pixels, in windows of 32 x 32, or what there is.
+    """Mean absolute part of the difference that repeats every four pixels.
 
     A network that shuffles its channels into pixels can pass off such a pattern as the texture that a perceptual loss
     asks for, and nothing else notices: it is far below one level of most pictures' own detail.
     """
-    cells = sr - gt
+    return _repeating(sr - gt)
+
+
+def blocks(sr: Tensor, gt: Tensor) -> Tensor:
+    """Mean absolute part that repeats every four pixels of how much larger the steps between neighbours are in ``sr``.
+
+    Where LR is noisy, its pixels can show as squares: steps are large between, small inside these (as in measures of
+    JPEG's blocks, Wang et al. 2000). Their signs differ, so that ``grid`` sees none of it.
+    """
+    down, right = (sr.diff(dim=axis).abs() - gt.diff(dim=axis).abs() for axis in (-2, -1))
+    return _repeating(down) + _repeating(right)
+
+
+def _repeating(image: Tensor) -> Tensor:
+    """Return the mean absolute part of ``image`` that repeats every four pixels in windows of 32 x 32, or what fits."""
     for axis in (-1, -4):  # in the end [B, 3, windows, cells in a window, 4, windows, cells in a window, 4]
-        count = min(8, cells.shape[axis] // 4)
-        whole = cells.narrow(axis, 0, cells.shape[axis] // (4 * count) * 4 * count)
-        cells = torch.unflatten(whole, axis, (-1, count, 4))
-    phases = cells.mean((-5, -2))
+        count = min(8, image.shape[axis] // 4)
+        whole = image.narrow(axis, 0, image.shape[axis] // (4 * count) * 4 * count)
+        image = torch.unflatten(whole, axis, (-1, count, 4))
+    phases = image.mean((-5, -2))
     return (phases - phases.mean((-3, -1), keepdim=True)).abs().mean()
 
 
@@ -96,12 +120,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1_luma": l1_luma,
     "mse": mse,
     "mse_luma": mse_luma,
+    "mse_chroma": mse_chroma,
     "charbonnier": charbonnier,
     "fft": fft,
     "total_variation": total_variation,
     "ldl": ldl,
     "colour": colour,
     "grid": grid,
+    "blocks": blocks,
 }
 PERCEPTUAL = "perceptual"
 CLASSIFIER = "classifier"

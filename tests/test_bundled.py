@@ -1,0 +1,36 @@
+"""What figures on luma do not tell of the networks that come with the package."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from upscale.imaging import resize
+from upscale.loading import load
+
+
+def discs(edge: int) -> Tensor:
+    """Return coloured discs ``[1, 3, edge, edge]``, all about as light as their ground."""
+    y, x = torch.meshgrid(torch.arange(edge), torch.arange(edge), indexing="ij")
+    image = torch.full((3, edge, edge), 0.5)
+    colours = torch.tensor([[0.9, 0.35, 0.3], [0.2, 0.6, 0.8], [0.5, 0.55, 0.1], [0.7, 0.35, 0.8]])
+    for i, colour in enumerate(colours):
+        top, left = edge * (1 + 2 * (i // 2)) / 4, edge * (1 + 2 * (i % 2)) / 4
+        inside = (edge / 6 - torch.hypot(y - top, x - left) + 0.5).clamp(0, 1)
+        image = torch.lerp(image, colour[:, None, None].expand_as(image), inside)
+    return image[None]
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_colours_are_enlarged_as_well_as_lightness(scale: int) -> None:
+    gt = discs(96)
+    lr = resize(gt, 96 // scale, 96 // scale)
+
+    def colour_error(sr: Tensor) -> float:
+        difference = sr - gt
+        return float((difference[:, ::2] - difference[:, 1:2]).square().mean())
+
+    with torch.inference_mode():
+        sr = load("compact").generators[scale].float()(lr)
+    assert colour_error(sr) < 1.1 * colour_error(resize(lr, 96, 96))
