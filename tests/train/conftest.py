@@ -49,4 +49,4 @@ def run(
 
 
 def losses(events: Sequence[dict[str, Any]]) -> list[float]:
-    return [event["l1"] for event in events if event["event"] == "step"]
+    return [event["l1_luma"] for event in events if event["event"] == "step"]

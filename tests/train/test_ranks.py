@@ -75,7 +75,7 @@ def alone(folder: Path) -> list[dict[str, Any]]:
 def assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
     assert [each["step"] for each in one] == [each["step"] for each in two] == [1, 2, 3, 4, 5, 6]
     for a, b in zip(one, two, strict=True):
-        assert a["l1"] == pytest.approx(b["l1"], rel=1e-4)
+        assert a["l1_luma"] == pytest.approx(b["l1_luma"], rel=1e-4)
         assert a["gradient"] == pytest.approx(b["gradient"], rel=1e-3)
 
 

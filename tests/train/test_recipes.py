@@ -188,7 +188,7 @@ def test_a_gan_run_resumes_bit_for_bit(
         first = run(recipe, pictures, tmp_path / "half")
     second = run(recipe, pictures, tmp_path / "half", resume=True)
     assert len(first) == len(second) == 10
-    for name in ("l1", "perceptual", "adversarial", "discriminator"):
+    for name in ("l1_luma", "perceptual", "adversarial", "discriminator"):
         assert [event[name] for event in first + second] == [event[name] for event in whole]
     for part in ("generator", "discriminator"):
         a, b = state(tmp_path / "whole")[part], state(tmp_path / "half")[part]
