@@ -223,3 +223,19 @@ def test_folded_span_is_the_fused_form_of_the_same_network(norm: bool) -> None:
     assert describe(folded) == {**describe(generator), "fused": True}
     torch.testing.assert_close(folded(picture(8, 9)), generator(picture(8, 9)), atol=1e-4, rtol=1e-4)
     assert folded.folded() is folded
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("activation", ["prelu", "relu"])
+def test_compact_starts_with_lr_in_its_features_and_interpolates_it(scale: int, activation: str) -> None:
+    torch.manual_seed(0)
+    generator = build({"arch": "compact", "scale": scale, "num_conv": 4, "activation": activation}, "test")
+    generator.initialise()
+    last = [layer for layer in generator.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
+    last.weight.data[:, 3:] = 0  # what the others add is noise
+    lr = torch.rand(1, 3, 9, 8)
+    linear = torch.nn.functional.interpolate(lr, scale_factor=scale, mode="bilinear")
+    with torch.inference_mode():
+        sr = generator(lr)
+    inside = (..., slice(scale, -scale), slice(scale, -scale))
+    torch.testing.assert_close(sr[inside], linear[inside])

@@ -83,23 +83,19 @@ class Compact(Generator):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         for layer in middle:
             layer.weight.data[:, :, 1, 1] += torch.eye(self.config.num_feat)
-        self._pass_on(first, *middle, last)
+        if self.config.num_ch <= self.config.num_feat:
+            self._pass_on(first, middle, last)
 
-    def _pass_on(self, *layers: nn.Conv2d) -> None:
-        """Let as many features as there are channels hold LR in all ``layers``, for the last to interpolate linearly.
+    def _pass_on(self, first: nn.Conv2d, middle: Sequence[nn.Conv2d], last: nn.Conv2d) -> None:
+        """Let as many features as there are channels hold LR in all layers, for the last to interpolate linearly.
 
         Differences of colour are small beside those of luma, so that a network which has nothing of them in its
         features learns them too late or never, and leaves the colours of ``nearest`` in the result.
         """
-        first, *middle, last = layers
         channels, scale = self.config.num_ch, self.config.scale
         kept = torch.arange(channels)
-        if channels > self.config.num_feat:
-            return
-        first.weight.data[:channels] = 0
-        for layer in middle:
-            layer.weight.data[:channels] = 0
         for layer in (first, *middle):
+            layer.weight.data[:channels] = 0
             layer.weight.data[kept, kept, 1, 1] = 1  # LR is not negative, so that activations pass it on as it is
         pixels = torch.eye(9).view(9, 1, 3, 3)  # what each of the 3 x 3 around a pixel adds to the block in its place
         linear, nearest = (F.interpolate(pixels, scale_factor=scale, mode=mode) for mode in ("bilinear", "nearest"))
