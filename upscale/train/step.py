@@ -73,7 +73,8 @@ class Objective:
     def judged(self, discriminator: Discriminator, crops: Tensor, step: int) -> Tensor:
         """Return what ``discriminator`` says of ``crops``."""
         with self.casting(crops.device):
-            return discriminator(self.part(crops, step) if discriminator.any_size else crops).float()
+            logits: Tensor = discriminator(self.part(crops, step) if discriminator.any_size else crops)
+        return logits.float()
 
     def casting(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
