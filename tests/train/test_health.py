@@ -39,7 +39,7 @@ class Poison:
 def test_steps_that_are_not_finite_lead_back_to_the_last_checkpoint_at_half_the_rate(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LOSSES, "l1", Poison(13, MOST_SKIPPED))  # a checkpoint is written at step 10
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(13, MOST_SKIPPED))  # a checkpoint is written at step 10
     result, events = run(recipe(), pictures, tmp_path / "run")
     assert result.finished
     assert remarks(events) == [
@@ -56,7 +56,7 @@ def test_steps_that_are_not_finite_lead_back_to_the_last_checkpoint_at_half_the_
 def test_before_the_first_checkpoint_a_run_begins_anew_and_after_some_roll_backs_it_gives_up(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(LOSSES, "l1", Poison(2, 1000))
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(2, 1000))
     events: list[dict[str, Any]] = []
     with pytest.raises(Diverged, match=r"updates in a row .* also at 0.125 of the learning rate") as caught:
         run(recipe(), pictures, tmp_path / "run", events=events)
