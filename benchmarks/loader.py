@@ -5,7 +5,7 @@ python benchmarks/loader.py DATA [--recipe compact --recipe realesrnet] [--set K
 The loop is that of `upscale train`: for a GPU, a thread makes crops and degradations while the networks are busy.
 Rounds of both are taken in turn, so that other work on the machine hits both alike, and the median round counts.
 "Loader alone" is how many batches a second are made when nothing else runs. Rows in bf16 appear where the processor
-multiplies it natively; elsewhere it is emulated, hundreds of times slower than float32, and `--bf16` asks for it all
+multiplies it natively; elsewhere it is emulated, many times slower than float32, and `--bf16` asks for it all
 the same: with a small batch.
 """
 
