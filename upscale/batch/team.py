@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from heapq import heapreplace
 from math import prod
+from typing import Any
 
 from upscale.batch.plan import Job
 
@@ -59,13 +61,23 @@ class Team:
         """Wait until every process is here."""
         if self.alone:
             return
-        from torch.distributed.rendezvous import rendezvous
-
-        store, _, _ = next(rendezvous("env://"))
         here, all_here = (f"upscale/{self.attempt}/{what}" for what in ("here", "all"))  # the store outlives an attempt
-        if store.add(here, 1) == self.world:
-            store.set(all_here, "")
-        store.wait([all_here])
+        if _store().add(here, 1) == self.world:
+            _store().set(all_here, "")
+        _store().wait([all_here])
+
+    def is_first_to(self, act: str) -> bool:
+        """Return whether no process asked this of ``act`` before, in no attempt."""
+        return self.alone or _store().add(f"upscale/{act}", 1) == 1
+
+
+@cache
+def _store() -> Any:
+    """Return what all processes of the run can read and write (torch.distributed.Store)."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://"))
+    return store
 
 
 def _pixels(job: Job) -> int:

@@ -299,7 +299,8 @@ def run(
         except DiskFull:  # told with the picture that it stopped
             if leads:
                 console.notice(f"stopped: {report.done} of {len(jobs)} pictures are done, the others were not begun")
-        if report.has_news or team.attempt == 0:  # torchrun starts again what ended with failures
+        # torchrun starts again what ended with failures, which need not be told twice.
+        if leads and (team.is_first_to("sum up") or report.has_news):
             report.summary()
         streams.send(report.done)
     if report.failed:
