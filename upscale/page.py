@@ -122,7 +122,7 @@ def axis(values: Sequence[float], *, log: bool, margin: float = 0.15, least: flo
         step = 10.0 ** math.floor(math.log10((high - low) / 2))
         step *= next(m for m in (5, 2, 1) if (high - low) / (m * step) >= 2)
         ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    shown = [round(tick, 10) for tick in ticks if low <= tick <= high]
+    shown = [tick for tick in ticks if low <= tick <= high]
     while len(shown) > 8:
         shown = shown[::3] if log else shown[::2]
     return Axis(low, high, log, shown)

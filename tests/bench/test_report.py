@@ -17,6 +17,7 @@ from upscale.bench.speed import Timing
 from upscale.images import Image, write_image
 from upscale.loading import load
 from upscale.metrics import PROTOCOLS
+from upscale.page import axis
 
 HOSTILE = "<b>x</script>"
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and chromedriver are not installed")
@@ -137,3 +138,9 @@ def test_the_page_fits_the_window_and_follows_the_theme(tab: Browser, page: Path
     red, *_ = tab.run("return getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
     assert (red < 60) == dark
     assert tab.run("return document.querySelectorAll('svg circle').length") >= 2 + 2 * 3
+
+
+def test_an_axis_of_values_near_nothing_has_ticks_in_sight() -> None:
+    tiny = axis([3e-16, 6e-14], log=True)
+    assert tiny.ticks
+    assert all(0 <= tiny.at(tick) <= 1 for tick in tiny.ticks)

@@ -239,3 +239,7 @@ def test_compact_starts_with_lr_in_its_features_and_interpolates_it(scale: int, 
         sr = generator(lr)
     inside = (..., slice(scale, -scale), slice(scale, -scale))
     torch.testing.assert_close(sr[inside], linear[inside])
+    layers = [name for name, layer in generator.named_modules() if isinstance(layer, torch.nn.Conv2d)]
+    assert generator.passing() == dict.fromkeys(layers[:-1], 3)
+    generator.get_submodule(layers[2]).weight.data[1, 7, 0, 0] = 1e-3
+    assert not generator.passing()

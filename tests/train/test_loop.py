@@ -18,6 +18,7 @@ from upscale.errors import ConfigError, InputError
 from upscale.train.data import Batches, Pictures, open_pictures
 from upscale.train.loop import train
 from upscale.train.recipe import load_recipe, to_toml
+from upscale.train.start import fresh
 from upscale.train.step import TrainState, train_step
 from upscale.train.validation import load_pairs
 
@@ -144,6 +145,17 @@ def test_the_mean_of_the_weights_is_what_is_saved(pictures: Pictures, tmp_path: 
     saved = load_generator(result.generator).state_dict()["body.0.weight"]
     torch.testing.assert_close(saved, state["ema"]["module.body.0.weight"], atol=1e-3, rtol=1e-3)
     assert not torch.allclose(saved, state["generator"]["body.0.weight"], atol=1e-4)
+
+
+@pytest.mark.parametrize("branches", [0, 2])
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_features_that_hold_lr_hold_it_to_the_end(branches: int, kind: str, pictures: Pictures, tmp_path: Path) -> None:
+    numbers = recipe(f"branches={branches}", f"optim.kind={kind}")
+    result, _ = run(numbers, pictures, tmp_path / "run")
+    trained, start = load_generator(result.generator), fresh(recipe(), CPU).generator
+    assert trained.passing() == {"body.0": 3, "body.2": 3, "body.4": 3}
+    others = [network.state_dict()["body.2.weight"][3:] for network in (trained, start)]
+    assert not torch.allclose(*others, atol=1e-3)
 
 
 def test_init_takes_over_all_but_the_last_layer_of_another_scale(pictures: Pictures, tmp_path: Path) -> None:

@@ -88,6 +88,10 @@ class Generator(nn.Module, ABC):
     def initialise(self) -> None:
         """Draw weights for training from the global generator of random numbers."""
 
+    def passing(self) -> Mapping[str, int]:
+        """Return the layers whose first features do nothing but pass on the input, and how many: to be left so."""
+        return {}
+
     def folded(self) -> Generator:
         """Return the network in the form that runs best: without what only training needs."""
         return self

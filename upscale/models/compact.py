@@ -77,31 +77,47 @@ class Compact(Generator):
         whose middle layers pass on what they get, plus a little noise, trains like a residual network from the first
         step.
         """
-        first, *middle, last = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
-        for layer, gain in ((first, 1.4), *((layer, 0.15) for layer in middle), (last, 0.1)):
+        *before, last = self._convolutions().values()
+        for layer, gain in zip((*before, last), (1.4, *[0.15] * self.config.num_conv, 0.1), strict=True):
             nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        for layer in middle:
+        for layer in before[1:]:
             layer.weight.data[:, :, 1, 1] += torch.eye(self.config.num_feat)
         if self.config.num_ch <= self.config.num_feat:
-            self._pass_on(first, middle, last)
+            self._pass_on(before, last)
 
-    def _pass_on(self, first: nn.Conv2d, middle: Sequence[nn.Conv2d], last: nn.Conv2d) -> None:
+    def _pass_on(self, before: Sequence[nn.Conv2d], last: nn.Conv2d) -> None:
         """Let as many features as there are channels hold LR in all layers, for the last to interpolate linearly.
 
-        Differences of colour are small beside those of luma, so that a network which has nothing of them in its
-        features learns them too late or never, and leaves the colours of ``nearest`` in the result.
+        Differences of colour are small beside those of luma. In features that all learn, the steps for luma soon drown
+        them; the network then has the colours of ``nearest``, and learns others too late or never. So these features
+        stay as they are (``passing``), and what the last layer adds to them is the same for all channels at first.
         """
         channels, scale = self.config.num_ch, self.config.scale
-        kept = torch.arange(channels)
-        for layer in (first, *middle):
-            layer.weight.data[:channels] = 0
-            layer.weight.data[kept, kept, 1, 1] = 1  # LR is not negative, so that activations pass it on as it is
+        for layer in before:
+            layer.weight.data[:channels] = _identity(layer, channels)
         pixels = torch.eye(9).view(9, 1, 3, 3)  # what each of the 3 x 3 around a pixel adds to the block in its place
         linear, nearest = (F.interpolate(pixels, scale_factor=scale, mode=mode) for mode in ("bilinear", "nearest"))
         taps = (linear - nearest)[:, 0, scale : 2 * scale, scale : 2 * scale].reshape(3, 3, scale**2)
-        last.weight.data[:, :channels] = 0
-        last.weight.data.view(channels, scale**2, -1, 3, 3)[kept, :, kept] = taps.permute(2, 0, 1)
+        weight = last.weight.data.view(channels, scale**2, -1, 3, 3)
+        weight[:] = weight[0].clone()
+        weight[:, :, :channels] = 0
+        kept = torch.arange(channels)
+        weight[kept, :, kept] = taps.permute(2, 0, 1)
+
+    def passing(self) -> Mapping[str, int]:  # noqa: D102
+        channels = self.config.num_ch
+        *before, _ = self._convolutions().items()
+        # LR is not negative, so that activations pass it on as it is.
+        whole = channels <= self.config.num_feat and all(
+            torch.equal(layer.weight[:channels], _identity(layer, channels))
+            and (layer.bias is None or not layer.bias[:channels].any())
+            for _, layer in before
+        )
+        return {name: channels for name, _ in before} if whole else {}
+
+    def _convolutions(self) -> dict[str, nn.Conv2d]:
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d)}
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
         nearest = F.interpolate(x, scale_factor=self.scale)
@@ -109,3 +125,11 @@ class Compact(Generator):
         for layer in body:
             x = run(layer, x) if next(layer.parameters(), None) is not None else layer(x)  # [B, F, h, w]
         return F.pixel_shuffle(run(last, x), self.scale) + nearest
+
+
+def _identity(layer: nn.Conv2d, channels: int) -> Tensor:
+    """Return the weights ``[channels, I, 3, 3]`` that pass on the first ``channels`` of what ``layer`` gets."""
+    weight = torch.zeros_like(layer.weight[:channels])
+    kept = torch.arange(channels)
+    weight[kept, kept, 1, 1] = 1
+    return weight

@@ -18,7 +18,7 @@ from upscale.train.branches import without_branches
 from upscale.train.card import card
 from upscale.train.data import Pictures
 from upscale.train.recipe import Recipe, load_recipe, to_toml
-from upscale.train.start import assemble
+from upscale.train.start import assemble, hold
 from upscale.train.step import TrainState
 
 COUNTS = ("step", "skipped", "skipped_in_a_row", "best", "best_step", "parts", "rate", "rollbacks")
@@ -41,6 +41,7 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     saved = torch.load(path, map_location=device, weights_only=True)
     state = assemble(build(recipe.generator, "generator"), recipe, device)
     state.generator.load_state_dict(saved["generator"])
+    hold(state.generator)
     state.ema.load_state_dict(saved["ema"])
     state.optimizer.load_state_dict(saved["optimizer"])
     if state.discriminator is not None and state.optimizer_d is not None:

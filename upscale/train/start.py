@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ def fresh(recipe: Recipe, device: torch.device) -> TrainState:
     generator.initialise()
     anew = () if recipe.init is None else _start_from(generator, recipe.init)
     state = assemble(generator, recipe, device)
+    hold(state.generator)
     state.anew = anew
     return state
 
@@ -127,6 +129,19 @@ def assemble(generator: Generator, recipe: Recipe, device: torch.device) -> Trai
         rate = recipe.gan.lr or recipe.optim.lr
         state.optimizer_d = Adam(state.discriminator.parameters(), rate, betas=betas, foreach=True)
     return state
+
+
+def hold(generator: Generator) -> None:
+    """Let training leave the features of ``generator`` that only pass on LR."""
+    for name, count in generator.passing().items():
+        layer = generator.get_submodule(name)
+        for parameter in layer.parameters():
+            if len(parameter) == layer.out_channels:
+                parameter.register_hook(partial(_without_first, count))  # type: ignore[no-untyped-call]
+
+
+def _without_first(count: int, gradient: Tensor) -> Tensor:
+    return torch.cat((torch.zeros_like(gradient[:count]), gradient[count:]))
 
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
