@@ -238,6 +238,7 @@ def test_weights_of_another_extractor_are_refused(
         ("perceptual.layers.conv9_9=1.0", "has no layer 'conv9_9'"),
         ("degradation.kind=blur", "expected one of 'bicubic', 'blind'"),
         ("optim.betas=[0.9]", "needs two numbers"),
+        ("data.gt_size=8", "gt_size 8 is too small: networks that judge"),
     ],
 )
 def test_a_wrong_number_is_named(override: str, message: str) -> None:

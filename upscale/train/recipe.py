@@ -15,6 +15,7 @@ from upscale.models.discriminators import DISCRIMINATORS
 from upscale.models.features import EXTRACTORS
 from upscale.train.degradation import DegradationConfig
 
+SHIFT = 8  # pixels: all phases of the strides of earlier layers, whose pixels can be told apart
 _SHIPPED = Path(__file__).parent / "recipes"
 
 
@@ -135,6 +136,10 @@ class Recipe:
             raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:
             raise ValueError(f"data.gt_size {self.data.gt_size} is not a multiple of the scale {self.scale}")
+        if self.data.gt_size <= self.shift:
+            raise ValueError(
+                f"data.gt_size {self.data.gt_size} is too small: networks that judge it see {self.shift} less of it"
+            )
         judge = DISCRIMINATORS.get((self.discriminator or {}).get("arch", ""))
         if self.data.large and judge is not None and not judge.any_size:
             raise ValueError("data.large: this discriminator takes crops of a single size only")
@@ -143,6 +148,11 @@ class Recipe:
     def scale(self) -> int:
         """The factor that the network is trained for."""
         return int(self.generator.get("scale", 4))
+
+    @property
+    def shift(self) -> int:
+        """How much less of the crops than all the losses see, in pixels (``Objective.shift``)."""
+        return SHIFT if {PERCEPTUAL, CLASSIFIER} & self.losses.keys() or self.gan is not None else 0
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -26,8 +26,6 @@ from upscale.train.ranks import Ranks
 from upscale.train.recipe import Recipe
 from upscale.train.step import Objective, TrainState
 
-SHIFT = 8  # pixels: all phases of the strides of earlier layers, whose pixels can be told apart
-
 
 def fresh(recipe: Recipe, device: torch.device) -> TrainState:
     """Return the state at step 0, a function of ``recipe`` alone.
@@ -64,7 +62,7 @@ def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
         clip=recipe.optim.clip,
         ranks=ranks,
         autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
-        shift=SHIFT if made.keys() & losses.keys() or recipe.gan is not None else 0,
+        shift=recipe.shift,
     )
 
 
