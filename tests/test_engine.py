@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from fractions import Fraction
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tests.conftest import network, picture
 from upscale import engine
-from upscale.engine import Upscaler, _Network
+from upscale.engine import Upscaler, _Column, _Network
 from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
 from upscale.images import Image
 from upscale.imaging import resize, to_array, to_tensor
@@ -23,6 +24,7 @@ from upscale.options import Measure, Precision, Target, Tiling
 CPU = torch.device("cpu")
 COMPACT = {"arch": "compact", "num_feat": 8, "num_conv": 4, "scale": 2}
 SRRESNET = {"arch": "srresnet", "num_feat": 8, "num_block": 16, "scale": 4}
+SMALL_SRRESNET = {**SRRESNET, "num_block": 2}
 RRDBNET = {"arch": "rrdbnet", "num_feat": 8, "num_block": 1, "num_grow_ch": 4}
 
 
@@ -50,17 +52,31 @@ def test_tiled_equals_untiled_at_every_tile_and_image_size(config: dict[str, Any
     rng = random.Random(1)
     for _ in range(6):
         image = Image(pixels=picture(rng.randint(1, 200), rng.randint(1, 200), rng.randint(0, 99)))
-        whole = upscaler(generator, size=256).upscale(image)
-        tiled = upscaler(generator, size=rng.randint(64, 160)).upscale(image)
-        assert levels(whole.image, tiled.image) <= 1
+        whole = Image(pixels=to_array(generator(to_tensor(image.pixels)[None])[0], image.pixels.dtype))
+        for size in (256, rng.randint(64, 160)):
+            assert levels(whole, upscaler(generator, size=size).upscale(image).image) <= 1
 
 
-def test_a_wide_picture_is_done_in_lower_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_of_a_network_that_takes_rows_fade_like_tiles() -> None:
+    generator = strong(**COMPACT)
+    image = Image(pixels=picture(90, 700))
+    whole = Image(pixels=to_array(generator(to_tensor(image.pixels)[None])[0], image.pixels.dtype))
+    generator.radius *= 3
+    faded = upscaler(generator, size=64, overlap=24).upscale(image)
+    assert faded.tiles > 12
+    assert levels(whole, faded.image) <= 1
+
+
+@pytest.mark.parametrize(("config", "tiles"), [(COMPACT, 4), (SMALL_SRRESNET, 5)])
+def test_a_wide_picture_is_done_in_lower_tiles(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], tiles: int
+) -> None:
     image = Image(pixels=picture(300, 200))
-    usual = upscaler(strong(**COMPACT)).upscale(image)
-    monkeypatch.setattr(engine, "STRIP", 3 * 4 * 2**2 * 200 * 80)
-    low = upscaler(strong(**COMPACT)).upscale(image)
-    assert (usual.tiles, low.tiles) == (1, 5)
+    generator = strong(**config)
+    usual = upscaler(generator, size=384).upscale(image)
+    monkeypatch.setattr(engine, "STRIP", 3 * 4 * generator.scale**2 * 200 * 80)
+    low = upscaler(generator, size=384).upscale(image)
+    assert (usual.tiles, low.tiles) == (1, tiles)
     assert levels(usual.image, low.image) <= 1
 
 
@@ -145,27 +161,38 @@ def test_a_network_that_keeps_the_size_cannot_enlarge() -> None:
 
 
 class FailsAt:
-    """Makes ``_Network.run`` fail for want of memory at some calls, or above some size."""
+    """Makes tiles fail for want of memory at some calls, or above some size."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: tuple[int, ...] = (), largest: int = 10**9) -> None:
         self.calls = 0
-        real = _Network.run
+        run, push = _Network.run, _Column.push
 
-        def run(network: _Network, lr: Tensor, progress: Any) -> Tensor:
+        def count(size: float) -> None:
             self.calls += 1
-            if self.calls in calls or max(lr.shape[1:]) > largest:
+            if self.calls in calls or size > largest:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(network, lr, progress)
 
-        monkeypatch.setattr(_Network, "run", run)
+        def failing_run(network: _Network, lr: Tensor, progress: Any) -> Tensor:
+            count(max(lr.shape[1:]))
+            return run(network, lr, progress)
+
+        def failing_push(column: _Column, rows: int, progress: Any) -> Tensor:
+            count(math.sqrt(rows * column.pixels.shape[1]))
+            return push(column, rows, progress)
+
+        monkeypatch.setattr(_Network, "run", failing_run)
+        monkeypatch.setattr(_Column, "push", failing_push)
 
 
+@pytest.mark.parametrize(("config", "height", "tiles"), [(COMPACT, 400, 4), (SMALL_SRRESNET, 150, 4)])
 @pytest.mark.parametrize("call", [1, 2, 4])
-def test_out_of_memory_on_any_tile_gives_the_same_pixels(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    generator = network(**COMPACT)
-    image = Image(pixels=picture(150, 140))
+def test_out_of_memory_on_any_tile_gives_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], height: int, tiles: int, call: int
+) -> None:
+    generator = network(**config)
+    image = Image(pixels=picture(height, 140))
     expected = upscaler(generator, size=128).upscale(image)
-    assert expected.tiles == 4
+    assert expected.tiles == tiles
     FailsAt(monkeypatch, (call,))
     limited = upscaler(generator, size=128)
     result = limited.upscale(image)
@@ -176,8 +203,9 @@ def test_out_of_memory_on_any_tile_gives_the_same_pixels(monkeypatch: pytest.Mon
     assert result.tile_size == 64
 
 
-def test_out_of_memory_halves_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = strong(**COMPACT)
+@pytest.mark.parametrize("config", [COMPACT, SMALL_SRRESNET])
+def test_out_of_memory_halves_until_it_fits(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    generator = strong(**config)
     image = Image(pixels=picture(300, 200))
     expected = upscaler(generator, size=512).upscale(image)
     FailsAt(monkeypatch, largest=80)
@@ -186,10 +214,13 @@ def test_out_of_memory_halves_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.tile_size <= 80
 
 
-def test_out_of_memory_at_the_smallest_tile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", [COMPACT, SMALL_SRRESNET])
+def test_out_of_memory_at_the_smallest_tile_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
     FailsAt(monkeypatch, largest=8)
     with pytest.raises(OutOfMemory, match="not enough memory"):
-        upscaler(network(**COMPACT)).upscale(Image(pixels=picture(300, 200)))
+        upscaler(network(**config)).upscale(Image(pixels=picture(300, 200)))
 
 
 class Overflows(Bicubic):
@@ -216,6 +247,17 @@ def test_a_tile_that_overflows_in_half_precision_is_done_in_float32() -> None:
     assert levels(expected.image, result.image) == 0
     assert result.float32_tiles == result.tiles > 1
     assert expected.float32_tiles == 0
+
+
+def test_rows_that_overflow_in_half_precision_are_done_in_float32() -> None:
+    generator = network(**COMPACT)
+    for name, gain in (("body.0", 300), ("body.2", 3000), ("body.4", 1 / 300), ("body.10", 1 / 3000)):
+        generator.get_submodule(name).weight.data.mul_(gain)  # type: ignore[operator]
+    image = Image(pixels=np.concatenate((picture(60, 90) // 64, picture(60, 90), picture(60, 90) // 64)))
+    expected = upscaler(generator).upscale(image)
+    result = upscaler(generator, precision=Precision.FP16, size=64).upscale(image)
+    assert levels(expected.image, result.image) <= 1
+    assert 0 < result.float32_tiles < result.tiles
 
 
 def test_a_network_that_is_never_finite_is_an_error() -> None:

@@ -29,6 +29,7 @@ EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equ
 CORE = 32  # LR pixels that a tile of an exact network adds at least along each axis
 ROWS = 64  # of a result that become integers at a time
 STRIP = 1 << 28  # bytes of a row of tiles' result, which is in memory at full width: tiles of wide pictures are lower
+WIDE = 4  # how many times wider than its size a tile may be, and as much lower, where rows are not computed twice
 FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
 
 OnTile = Callable[[int, int], None]
@@ -183,7 +184,8 @@ class Upscaler:
 
     def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
         """Return tile size, overlap, and whether tiles are cut hard, for ``generator``."""
-        size = self.tiling.size or max(default_tile(self.device), 2 * (self.tiling.overlap or 0))
+        usual = default_tile(self.device, streams=generator.streams)
+        size = self.tiling.size or max(usual, 2 * (self.tiling.overlap or 0))
         exact = 2 * generator.radius
         if self.tiling.overlap is not None:
             overlap = self.tiling.overlap
@@ -200,6 +202,10 @@ class Upscaler:
         size, overlap, hard = self._geometry(network.generator)
         m = network.generator.multiple_of
         fitting = STRIP // (3 * 4 * network.scale**2 * width)
+        if network.generator.streams:
+            columns = plan_spans(width, WIDE * size, overlap, hard=hard)
+            tall = max(1, min(fitting, size**2 // (columns[0].stop - columns[0].start)))
+            return plan_spans(height, tall, 0, hard=True), columns
         lower = -(-max(MIN_TILE, 2 * overlap, fitting) // m) * m
         sizes = ((height, min(size, lower)), (width, size))
         rows, columns = (plan_spans(n, size, overlap, hard=hard, multiple_of=m) for n, size in sizes)
@@ -223,6 +229,9 @@ class Upscaler:
         h, w = pixels.shape[:2]
         s = network.scale
         rows, columns = self._spans(network, h, w)
+        if network.generator.streams:
+            yield from self._streamed(network, pixels, progress, on_tile)
+            return
         carry = torch.empty(3, 0, s * w)
         top = 0  # LR row at which the strip begins
         for row, following in zip_longest(rows, rows[1:]):
@@ -255,12 +264,48 @@ class Upscaler:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(network, edge, error)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         return torch.cat(list(self._bands(network, tile, progress, None)), 1)
+
+    def _streamed(
+        self, network: _Network, pixels: Pixels, progress: _Progress, on_tile: Callable[[], None] | None
+    ) -> Iterator[Tensor]:
+        """Do what ``_bands`` does with tiles that take up where the ones above them ended."""
+        h, w = pixels.shape[:2]
+        s = network.scale
+        rows, columns = self._spans(network, h, w)
+        streams = [_Column(network, pixels[:, column.start : column.stop]) for column in columns]
+        for row in rows:
+            parts = []
+            for stream in streams:
+                parts.append(self._advance(stream, row.last - row.first, progress))
+                if on_tile is not None:
+                    on_tile()
+            band = torch.zeros(3, parts[0].shape[1], s * w)
+            for column, sr in zip(columns, parts, strict=True):
+                x = s * (column.first - column.start)
+                sr = sr[:, :, x : x + s * (column.last - column.first)]
+                band[:, :, s * column.first : s * column.last] += sr * column.window(s) if column.fade else sr
+            if band.numel():
+                yield band
+
+    def _advance(self, stream: _Column, rows: int, progress: _Progress) -> Tensor:
+        """Push ``rows`` into ``stream``, in parts if they do not fit into memory; return what is final then."""
+        size = self._geometry(stream.network.generator)[0]
+        if rows == 1 or rows * stream.pixels.shape[1] <= size**2:
+            try:
+                return stream.push(rows, progress)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(stream.network, size, error)
+            return self._advance(stream, rows, progress)
+        upper = rows // 2
+        return torch.cat([self._advance(stream, n, progress) for n in (upper, rows - upper)], 1)
 
     def _shrink(self, network: _Network, edge: int, error: BaseException) -> None:
         """Halve the tile from ``edge``, or say that it cannot be less."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         half = max(MIN_TILE, edge // 2)
         overlap = None if self.tiling.overlap is None else min(self.tiling.overlap, half // 2)
         self.tiling = Tiling(size=half, overlap=overlap)
@@ -317,7 +362,7 @@ class _Network:
         """Map ``lr`` ``[3, h, w]`` to ``[3, s*h, s*w]`` on the CPU, in float32 if half precision overflows."""
         h, w = lr.shape[1:]
         m = self.generator.multiple_of
-        x = lr.to(self.device)[None].contiguous(memory_format=self.layout)
+        x = self.to_device(lr)
         if h % m or w % m:
             # Reflection needs more pixels than it adds; a picture of one or two pixels repeats its last.
             mode = "reflect" if min(h, w) >= m else "replicate"
@@ -331,6 +376,43 @@ class _Network:
             "the network gives values that are not finite, even in float32",
             "the weights are damaged: fetch them again",
         )
+
+    def to_device(self, lr: Tensor) -> Tensor:
+        """Return ``lr`` ``[3, h, w]`` as a batch of one in the device's memory and layout."""
+        return lr.to(self.device)[None].contiguous(memory_format=self.layout)
+
+
+class _Column:
+    """Part of an image, as high as it is, on its way through a network that takes a few rows at a time."""
+
+    def __init__(self, network: _Network, pixels: Pixels) -> None:
+        self.network = network
+        self.pixels = pixels
+        self.pushed = 0  # rows that the network has
+        self.final = 0  # rows whose result it gave
+        self.before: list[Tensor] = []
+
+    @torch.inference_mode()
+    def push(self, rows: int, progress: _Progress) -> Tensor:
+        """Take the next ``rows`` and return what is final then, ``[3, n, W]`` on the CPU; n may be 0.
+
+        Where half precision overflows, the result is that of float32. An error leaves the column as it was.
+        """
+        s = self.network.scale
+        pushed = self.pushed + rows
+        x = self.network.to_device(to_tensor(self.pixels[self.pushed : pushed]))
+        sr, before = self.network.versions[0].enlarge_rows(x, self.before, last=pushed == len(self.pixels))
+        final = self.final + sr.shape[2] // s
+        if bool(torch.isfinite(sr.sum())):
+            result: Tensor = sr[0].clamp(0, 1).cpu()
+        else:
+            # What is kept for the rows below may not be finite, either: they come here, too, until it is used up.
+            radius = self.network.generator.radius
+            start = max(0, self.final - radius)
+            again = self.network.run(to_tensor(self.pixels[start : final + radius]), progress)
+            result = again[:, s * (self.final - start) : s * (final - start)]
+        self.pushed, self.final, self.before = pushed, final, before
+        return result
 
 
 class _Progress:

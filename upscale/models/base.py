@@ -47,6 +47,8 @@ class Generator(nn.Module, ABC):
     """Channels that ``enlarge`` takes and gives: 1 is luma, 3 RGB, 4 RGB and alpha."""
     studio: bool = False
     """Whether luma is that of MATLAB's rgb2ycbcr, in [16/255, 235/255], instead of [0, 1]."""
+    streams: bool = False
+    """Whether ``enlarge_rows`` takes an image a few rows at a time."""
     edges: tuple[str, ...] = ()
     """The first and the last layers: ``to_precision`` leaves them in float32."""
 
@@ -127,6 +129,16 @@ class Generator(nn.Module, ABC):
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge ``x`` ``[B, channels[0], h, w]`` to ``[B, channels[1], scale*h, scale*w]``."""
 
+    def enlarge_rows(self, x: Tensor, before: Sequence[Tensor], *, last: bool) -> tuple[Tensor, list[Tensor]]:
+        """Enlarge the rows ``x`` ``[B, 3, n, w]`` that follow those of the earlier calls; only where ``streams``.
+
+        ``before`` is what the call for the rows above returned beside them, empty at the top; ``last`` tells that ``x``
+        reaches the bottom. Returns the rows that are final by now, ``[B, 3, scale*m, scale*w]``, all together those of
+        ``enlarge`` for the whole image, and what the next call needs. Nothing is computed twice; SR lags behind by the
+        receptive radius.
+        """
+        raise NotImplementedError
+
     def _luma(self, rgb: Tensor) -> Tensor:
         """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""
         studio = rgb_to_y(rgb)[:, None]
@@ -159,6 +171,20 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return layer(x.to(weight.dtype))  # type: ignore[no-any-return]
+
+
+def run_rows(layer: nn.Conv2d, x: Tensor, above: Tensor | None, *, last: bool, kept: list[Tensor]) -> Tensor:
+    """Apply the 3x3 ``layer`` to the rows ``x`` ``[B, C, n, w]`` under ``above``; append what the next rows need.
+
+    ``above`` is what an earlier call appended, None at the top.
+    """
+    x = F.pad(x, (0, 0, 1, 0)) if above is None else torch.cat((above, x), 2)
+    if last:
+        x = F.pad(x, (0, 0, 0, 1))
+    kept.append(x[:, :, -2:].clone())  # lets go of the rest
+    if x.shape[2] < 3:
+        return x.new_empty(x.shape[0], layer.out_channels, 0, x.shape[3])
+    return F.conv2d(x.to(layer.weight.dtype), layer.weight, layer.bias, padding=(0, 1))
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv2d:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, count, run, shuffle_factor
+from upscale.models.base import Generator, Shapes, count, run, run_rows, shuffle_factor
 
 
 class Compact(Generator):
@@ -35,6 +35,7 @@ class Compact(Generator):
         super().__init__(config)
         self.channels = (config.num_ch, config.num_ch)
         self.radius = config.num_conv + 2
+        self.streams = config.num_ch == 3
         nf = config.num_feat
         layers: list[nn.Module] = [nn.Conv2d(config.num_ch, nf, 3, padding=1), self._activation()]
         for _ in range(config.num_conv):
@@ -125,6 +126,18 @@ class Compact(Generator):
         for layer in body:
             x = run(layer, x) if next(layer.parameters(), None) is not None else layer(x)  # [B, F, h, w]
         return F.pixel_shuffle(run(last, x), self.scale) + nearest
+
+    def enlarge_rows(  # noqa: D102
+        self, x: Tensor, before: Sequence[Tensor], *, last: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        lr = torch.cat((before[0], x), 2) if before else x
+        above: Sequence[Tensor | None] = before[1:] or [None] * (self.config.num_conv + 2)
+        kept: list[Tensor] = []
+        for layer in self.body:
+            x = run_rows(layer, x, above[len(kept)], last=last, kept=kept) if isinstance(layer, nn.Conv2d) else layer(x)
+        rows = x.shape[2]
+        sr = F.pixel_shuffle(x, self.scale) + F.interpolate(lr[:, :, :rows], scale_factor=self.scale)
+        return sr, [lr[:, :, rows:], *kept]
 
 
 def _identity(layer: nn.Conv2d, channels: int) -> Tensor:
