@@ -42,7 +42,7 @@ class Upscaled:
     image: Image
     tiles: int
     tile_size: int
-    """LR pixels, after any halving for want of memory."""
+    """LR pixels, after any halving for want of memory: the edge of a square of as many pixels as a tile has at most."""
     float32_tiles: int
     """Computed again because half precision was not finite."""
     seconds: float
