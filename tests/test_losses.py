@@ -49,7 +49,9 @@ def colour(difference: Array) -> float:
 def means_of_fours(image: Array) -> Array:
     """Of 4 x 4 pixels each; what is left over at the far edges does not count."""
     height, width = (edge // 4 for edge in image.shape[-2:])
-    return image[..., : 4 * height, : 4 * width].reshape(*image.shape[:-2], height, 4, width, 4).mean((-3, -1))
+    whole = image[..., : 4 * height, : 4 * width]
+    means: Array = whole.reshape(*image.shape[:-2], height, 4, width, 4).mean((-3, -1))
+    return means
 
 
 def grid(difference: Array) -> float:

@@ -178,6 +178,30 @@ def test_without_its_adversarial_weight_a_gan_trains_the_same_generator(
     assert all(torch.equal(with_gan[key], without[key]) for key in without)
 
 
+def test_texture_is_asked_for_as_much_as_the_recipe_says_where_lr_is_degraded(
+    pictures: Pictures, extractor_files: dict[str, Path]
+) -> None:
+    weights = [f"losses.{name}=0" for name in ("colour", "reduced", "grid", "blocks")]
+    recipe = tiny("compact-photo", extractor_files, "degradation.clean=0.5", "degradation.texture=0.25", *weights)
+    made = [Batches(pictures, recipe).batch(step) for step in range(12)]
+    assert {batch.texture for batch in made} == {0.25, 1.0}
+    bicubic = replace(recipe, degradation=replace(recipe.degradation, kind="bicubic"))
+    for step, batch in enumerate(made):
+        assert torch.equal(batch.lr, Batches(pictures, bicubic).batch(step).lr) == (batch.texture == 1)
+
+    goal = objective(recipe, torch.device("cpu"), Ranks())
+    weight, perceptual = goal.losses["perceptual"]
+    less = replace(
+        goal, losses={**goal.losses, "perceptual": (0.25 * weight, perceptual)}, gan_weight=0.25 * goal.gan_weight
+    )
+    gradients = [
+        float(train_step(fresh(recipe, torch.device("cpu")), made[0]._replace(texture=share), numbers)["gradient"])
+        for share, numbers in ((0.25, goal), (1.0, less), (1.0, goal))
+    ]
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
+    assert gradients[0] != pytest.approx(gradients[2], rel=1e-3)
+
+
 def test_a_gan_run_resumes_bit_for_bit(
     pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

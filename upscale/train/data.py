@@ -21,7 +21,7 @@ from upscale.errors import InputError, UpscaleError
 from upscale.files import replacing
 from upscale.images import Pixels, is_picture, read_image
 from upscale.imaging import to_array, to_tensor
-from upscale.train.degradation import MARGIN, degrade, sharpened
+from upscale.train.degradation import MARGIN, chance, degrade, sharpened
 from upscale.train.recipe import Recipe
 
 
@@ -31,10 +31,12 @@ class Batch(NamedTuple):
     lr: Tensor  # [B, 3, h, w] float32 in [0, 1]
     gt: Tensor  # [B, 3, s*h, s*w]
     sharp: Tensor | None = None  # what losses compare with instead of gt, except the adversarial one
+    texture: float = 1.0  # share of the weights of perceptual and adversarial terms
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on ``device``."""
-        return Batch(*(None if tensor is None else tensor.to(device) for tensor in self))  # type: ignore[arg-type]
+        sharp = None if self.sharp is None else self.sharp.to(device)
+        return Batch(self.lr.to(device), self.gt.to(device), sharp, self.texture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +199,14 @@ class Batches:
             return Batch(given[0].contiguous(memory_format=torch.channels_last), gt, sharp)
         number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
         random = torch.Generator().manual_seed(int(number))
-        lr, border = degrade(gt if sharp is None else sharp, scale, degradation, random), MARGIN * scale
+        blind = degradation.kind == "blind" and not chance(random, degradation.clean)
+        source, border = gt if sharp is None else sharp, MARGIN * scale
+        lr = degrade(source, scale, degradation if blind else None, random)
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
             gt[..., border:-border, border:-border].contiguous(),
             None if sharp is None else sharp[..., border:-border, border:-border].contiguous(),
+            degradation.texture if blind else 1.0,
         )
 
     def _crops(self, crops: _Crops, rng: np.random.Generator) -> list[Pixels]:

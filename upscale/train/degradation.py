@@ -71,6 +71,11 @@ class DegradationConfig:
     second: Stage = field(default_factory=_second)
     final_sinc: float = 0.8
     """Probability of a last sinc filter, before or after the last JPEG compression."""
+    texture: float = 1.0
+    """Share of the weights of perceptual and adversarial terms in batches that are not reduced bicubic.
+
+    What degradation took away a network can only invent; these terms reward that.
+    """
     sharpen: bool = False
     """Whether LR is made of sharpened GT, which all losses but the adversarial one compare with (section 4.1)."""
 
@@ -78,14 +83,15 @@ class DegradationConfig:
 def degrade(gt: Tensor, scale: int, config: DegradationConfig | None = None, rng: Random | None = None) -> Tensor:
     """Reduce ``gt`` ``[B, 3, s*h, s*w]`` in [0, 1] to LR ``[B, 3, h, w]`` in 8-bit steps, as ``config`` says.
 
-    Without ``config``, bicubic as MATLAB does it; ``rng`` is needed for ``blind`` only.
+    Without ``config``, bicubic as MATLAB does it; ``rng`` is needed for ``blind`` only. Of ``config``, ``clean`` and
+    ``texture`` are for whoever makes batches.
     """
     height, width = gt.shape[-2] // scale, gt.shape[-1] // scale
     if config is None or config.kind == "bicubic":
         lr = resize(gt, height, width)
     else:
         assert rng is not None
-        lr = resize(gt, height, width) if _chance(rng, config.clean) else _blind(gt, height, width, config, rng)
+        lr = _blind(gt, height, width, config, rng)
     return (lr.clamp(0, 1) * 255).round() / 255
 
 
@@ -116,21 +122,21 @@ def _blind(gt: Tensor, height: int, width: int, config: DegradationConfig, rng: 
     # The last resize to LR, the last sinc filter and the last compression, in one of two orders (section 3.3).
     quality = _uniform(rng, config.second.jpeg, len(x))
     kernels = _sinc_kernels(rng, len(x), config.final_sinc)
-    if _chance(rng, 0.5):
+    if chance(rng, 0.5):
         return jpeg(_filter(_resize(x, height, width, rng), kernels).clamp(0, 1), quality)
     return _filter(_resize(jpeg(x.clamp(0, 1), quality), height, width, rng), kernels)
 
 
 def _blur_resize_noise(x: Tensor, height: int, width: int, stage: Stage, rng: Random) -> Tensor:
     """Blur ``x``, resize it to a random factor of ``height`` by ``width``, add noise."""
-    if _chance(rng, stage.blur):
+    if chance(rng, stage.blur):
         x = _filter(x, _blur_kernels(rng, len(x), stage))
     up, down, _ = stage.resize
     draw = float(_uniform(rng, (0.0, 1.0), 1))
     low, high = (1.0, stage.factor[1]) if draw < up else (stage.factor[0], 1.0)
     factor = float(_uniform(rng, (low, high), 1)) if draw < up + down else 1.0
     x = _resize(x, max(1, round(height * factor)), max(1, round(width * factor)), rng)
-    if _chance(rng, stage.gaussian):
+    if chance(rng, stage.gaussian):
         return (x + _gaussian_noise(x, stage, rng)).clamp(0, 1)
     return (x + _poisson_noise(x.clamp(0, 1), stage, rng)).clamp(0, 1)
 
@@ -181,7 +187,7 @@ def _blur_kernels(rng: Random, count: int, stage: Stage) -> Tensor:
 
 def _blur_kernel(rng: Random, stage: Stage) -> Tensor:
     size = _size(rng)
-    if _chance(rng, stage.sinc):
+    if chance(rng, stage.sinc):
         return _centred(_sinc(_sinc_cutoff(rng, size), size))
     kinds, shares = list(KERNEL_SHARES), torch.tensor(list(KERNEL_SHARES.values()))
     kind = kinds[int(torch.multinomial(shares, 1, generator=rng))]
@@ -212,7 +218,7 @@ def _sinc_kernels(rng: Random, count: int, probability: float) -> Tensor:
     """Draw ``count`` sinc filters, or the identity where chance says so, ``[count, 21, 21]``."""
     kernels = []
     for _ in range(count):
-        if _chance(rng, probability):
+        if chance(rng, probability):
             kernels.append(_centred(_sinc(float(_uniform(rng, (math.pi / 3, math.pi), 1)), _size(rng))))
         else:
             kernels.append(_centred(torch.ones(1, 1, dtype=torch.float64)))
@@ -245,7 +251,7 @@ def _size(rng: Random) -> int:
 def _either_side_of_one(rng: Random, limits: Range) -> float:
     """Draw below 1 or above 1 with equal chance: otherwise most kernels would be heavy-shouldered."""
     low, high = limits
-    return float(_uniform(rng, (low, 1.0) if _chance(rng, 0.5) else (1.0, high), 1))
+    return float(_uniform(rng, (low, 1.0) if chance(rng, 0.5) else (1.0, high), 1))
 
 
 def _uniform(rng: Random, limits: Range, count: int) -> Tensor:
@@ -253,5 +259,6 @@ def _uniform(rng: Random, limits: Range, count: int) -> Tensor:
     return low + (high - low) * torch.rand(count, generator=rng)
 
 
-def _chance(rng: Random, probability: float) -> bool:
+def chance(rng: Random, probability: float) -> bool:
+    """Draw whether something happens."""
     return float(torch.rand((), generator=rng)) < probability

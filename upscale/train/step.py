@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from upscale.device import is_out_of_memory
 from upscale.errors import OutOfMemory
-from upscale.losses import GanLoss
+from upscale.losses import CLASSIFIER, PERCEPTUAL, GanLoss
 from upscale.models import Discriminator, Generator
 from upscale.train.data import Batch
 from upscale.train.ranks import Ranks
@@ -93,7 +93,7 @@ def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[st
     if discriminator is not None:
         discriminator.requires_grad_(False)
     terms, made = _accumulate(
-        lambda lr, target, gt: _generator_terms(state, lr, target, gt, objective),
+        lambda lr, target, gt: _generator_terms(state, lr, target, gt, objective, batch.texture),
         state.optimizer,
         (batch.lr, batch.gt if batch.sharp is None else batch.sharp, batch.gt),
         state,
@@ -129,18 +129,23 @@ class _Terms:
     """``[B, ...]``"""
 
 
-def _generator_terms(state: TrainState, lr: Tensor, target: Tensor, gt: Tensor, objective: Objective) -> _Terms:
+def _generator_terms(
+    state: TrainState, lr: Tensor, target: Tensor, gt: Tensor, objective: Objective, texture: float
+) -> _Terms:
     discriminator, gan = state.discriminator, objective.gan
     with objective.casting(lr.device), parametrize.cached():  # branches are summed once, not at every look
         sr = state.generator(lr).float()  # [B, 3, s*h, s*w]
     compared = objective.part(sr, state.step), objective.part(target, state.step)
     terms = {name: loss(*compared) for name, (_, loss) in objective.losses.items()}
-    weighted = [weight * terms[name] for name, (weight, _) in objective.losses.items()]
+    weighted = [
+        (texture if name in (PERCEPTUAL, CLASSIFIER) else 1) * weight * terms[name]
+        for name, (weight, _) in objective.losses.items()
+    ]
     if discriminator is not None and gan is not None:
         fake = objective.judged(discriminator, sr, state.step)
         real = objective.judged(discriminator, gt, state.step) if gan.needs_real else fake
         terms["adversarial"] = gan.generator(real, fake)
-        weighted.append(objective.gan_weight * terms["adversarial"])
+        weighted.append(texture * objective.gan_weight * terms["adversarial"])
     return _Terms(torch.stack(weighted).sum(), terms, sr)
 
 
