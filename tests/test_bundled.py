@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image as PILImage
 from torch import Tensor
 
-from upscale.imaging import resize
+from upscale.imaging import resize, to_array, to_tensor
 from upscale.loading import load
 
 
@@ -34,3 +38,27 @@ def test_colours_are_enlarged_as_well_as_lightness(scale: int) -> None:
     with torch.inference_mode():
         sr = load("compact").generators[scale].float()(lr)
     assert colour_error(sr) < 1.1 * colour_error(resize(lr, 96, 96))
+
+
+@pytest.mark.parametrize("model", ["compact-x4-photo"])
+def test_photo_networks_restore_what_jpeg_took_and_keep_the_tint(model: str) -> None:
+    gt = 0.2 + 0.6 * (discs(288)[:, :1] > 0.55).float().expand(-1, 3, -1, -1)  # JPEG rings around such edges
+    scale = int(model[9])
+    small = to_array(resize(gt, 288 // scale, 288 // scale)[0], np.dtype(np.uint8))
+    file = io.BytesIO()
+    PILImage.fromarray(small).save(file, "JPEG", quality=60)
+    lr = to_tensor(np.asarray(PILImage.open(file)))[None]
+
+    def enlarged(name: str) -> Tensor:
+        with torch.inference_mode():
+            sr: Tensor = load(name).generators[scale].float()(lr)
+            return sr
+
+    def error(sr: Tensor) -> float:
+        return float((sr - gt).square().mean())
+
+    photo, faithful = enlarged(model), enlarged("compact")
+    half = enlarged(f"{model}:0.5,compact-x{scale}:0.5")
+    assert error(photo) < 0.8 * error(faithful)
+    assert error(photo) < error(half) < error(faithful)
+    assert float((photo - lr.mean((-2, -1), keepdim=True)).mean((-2, -1)).abs().max()) < 1 / 255
