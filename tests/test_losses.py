@@ -62,6 +62,24 @@ def grid(difference: Array) -> float:
     return float(np.abs(phases - phases.mean(-1, keepdims=True)).mean())
 
 
+def comb(sr: Array, gt: Array) -> float:
+    """Of SR and GT of nine rows of eight pixels: one stretch of eight in each row, and in each column of the upper eight."""
+    bell = 1 - np.cos(2 * np.pi * (np.arange(8) + 0.5) / 8)
+
+    def amplitudes(stretches: Array) -> Array:
+        values = stretches * bell / 4
+        turning = values * 1j ** np.arange(8)
+        return np.stack(
+            [np.sqrt(np.abs(turning.sum(-1)) ** 2 + 1e-8), np.abs((values * (-1) ** np.arange(8)).sum(-1)) / 2]
+        )
+
+    across, down = (
+        amplitudes(of(luma(sr))) - amplitudes(of(luma(gt)))
+        for of in (lambda image: image, lambda image: image[:, :8].swapaxes(1, 2))
+    )
+    return float((np.maximum(across, 0) ** 2).mean() + (np.maximum(down, 0) ** 2).mean())
+
+
 def expected(name: str, sr: Array, gt: Array) -> float:
     difference = sr - gt
     spectrum = np.fft.rfft2(difference, norm="ortho")
@@ -79,6 +97,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
         "reduced": np.abs(means_of_fours(luma(sr) - luma(gt))).mean(),
         "grid": grid(difference),
         "blocks": sum(grid(np.abs(np.diff(sr, axis=axis)) - np.abs(np.diff(gt, axis=axis))) for axis in (2, 3)),
+        "comb": comb(sr, gt),
     }
     return float(values[name])
 
@@ -215,6 +234,18 @@ def test_colour_sees_a_tint_and_hardly_any_texture() -> None:
     one = torch.zeros(1, 1, 24, 16)
     one[..., 8, 0] = 512  # in both windows
     assert float(LOSSES["colour"](one, torch.zeros_like(one))) == pytest.approx(2)
+
+
+def test_comb_sees_a_dotted_line_beside_an_edge_as_strong_as_it_is() -> None:
+    gt = torch.full((1, 3, 64, 64), 0.5)
+    gt[..., 32:] = 0.9
+    dotted = gt.clone()
+    dotted[..., 20, :28:4] += 0.3
+    assert float(LOSSES["comb"](gt, gt)) == 0
+    one = float(LOSSES["comb"](dotted, gt))
+    assert one > 1e-5
+    assert float(LOSSES["comb"](gt, dotted)) < one / 10  # what GT has more of is texture that is missing
+    assert float(LOSSES["comb"](gt + 2 * (dotted - gt), gt)) == pytest.approx(4 * one, rel=0.01)
 
 
 def test_blocks_sees_squares_of_four_pixels_and_no_texture() -> None:

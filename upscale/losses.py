@@ -115,6 +115,33 @@ def blocks(sr: Tensor, gt: Tensor) -> Tensor:
     return _repeating(down) + _repeating(right)
 
 
+def comb(sr: Tensor, gt: Tensor) -> Tensor:
+    """Mean square of how much stronger luma alternates every four or two pixels, along stretches of sixteen, in ``sr``.
+
+    The squares of LR at their finest: a network asked for texture can draw a line as a row of dots, one for each pixel of
+    LR. Such rows are short and far apart, so ``grid`` and ``blocks``, which look at windows, hardly see them.
+    """
+    length = min(16, *sr.shape[-2:])
+    place = torch.arange(length, dtype=sr.dtype, device=sr.device)
+    bell = (1 - torch.cos(2 * torch.pi * (place + 0.5) / length)) * 2 / length
+    quarter = torch.pi / 2 * place
+    waves = torch.stack((quarter.cos(), quarter.sin(), (2 * quarter).cos() / 2)) * bell
+    excess = [
+        _amplitudes(rgb_to_y(sr).transpose(-1, axis), waves) - _amplitudes(rgb_to_y(gt).transpose(-1, axis), waves)
+        for axis in (-1, -2)
+    ]
+    return torch.stack([part.clamp_min(0).square().mean() for part in excess]).sum()
+
+
+def _amplitudes(luma: Tensor, waves: Tensor) -> Tensor:
+    """Return the amplitudes of waves of four and of two pixels in ``luma`` ``[B, H, W]``, every four pixels of a row.
+
+    ``waves`` ``[3, n]`` are the one of four in two phases, and the one of two.
+    """
+    cosine, sine, fast = F.conv2d(luma[:, None], waves[:, None, None], stride=(1, 4)).unbind(1)
+    return torch.stack((torch.sqrt(cosine.square() + sine.square() + 1e-8), fast.abs()))
+
+
 def _repeating(image: Tensor) -> Tensor:
     """Return the mean absolute part of ``image`` that repeats every four pixels in windows of 32 x 32, or what fits."""
     for axis in (-1, -4):  # in the end [B, 3, windows, cells in a window, 4, windows, cells in a window, 4]
@@ -139,6 +166,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "reduced": reduced,
     "grid": grid,
     "blocks": blocks,
+    "comb": comb,
 }
 PERCEPTUAL = "perceptual"
 CLASSIFIER = "classifier"
