@@ -63,20 +63,18 @@ def grid(difference: Array) -> float:
 
 
 def comb(sr: Array, gt: Array) -> float:
-    """Of SR and GT of nine rows of eight pixels: one stretch of eight in each row, and in each column of the upper eight."""
+    """Of nine rows of eight pixels: one stretch of eight in each row, and in each column of the upper eight."""
     bell = 1 - np.cos(2 * np.pi * (np.arange(8) + 0.5) / 8)
 
     def amplitudes(stretches: Array) -> Array:
         values = stretches * bell / 4
-        turning = values * 1j ** np.arange(8)
-        return np.stack(
-            [np.sqrt(np.abs(turning.sum(-1)) ** 2 + 1e-8), np.abs((values * (-1) ** np.arange(8)).sum(-1)) / 2]
-        )
+        slow = np.sqrt(np.abs((values * 1j ** np.arange(8)).sum(-1)) ** 2 + 1e-8)
+        fast = np.abs((values * (-1) ** np.arange(8)).sum(-1)) / 2
+        both: Array = np.stack([slow, fast])
+        return both
 
-    across, down = (
-        amplitudes(of(luma(sr))) - amplitudes(of(luma(gt)))
-        for of in (lambda image: image, lambda image: image[:, :8].swapaxes(1, 2))
-    )
+    across = amplitudes(luma(sr)) - amplitudes(luma(gt))
+    down = amplitudes(luma(sr)[:, :8].swapaxes(1, 2)) - amplitudes(luma(gt)[:, :8].swapaxes(1, 2))
     return float((np.maximum(across, 0) ** 2).mean() + (np.maximum(down, 0) ** 2).mean())
 
 

@@ -118,8 +118,8 @@ def blocks(sr: Tensor, gt: Tensor) -> Tensor:
 def comb(sr: Tensor, gt: Tensor) -> Tensor:
     """Mean square of how much stronger luma alternates every four or two pixels, along stretches of sixteen, in ``sr``.
 
-    The squares of LR at their finest: a network asked for texture can draw a line as a row of dots, one for each pixel of
-    LR. Such rows are short and far apart, so ``grid`` and ``blocks``, which look at windows, hardly see them.
+    A network asked for texture can draw a line as a row of dots, one for each pixel of LR. Such rows are short and far
+    apart, so that ``grid`` and ``blocks``, which look at windows, hardly see them.
     """
     length = min(16, *sr.shape[-2:])
     place = torch.arange(length, dtype=sr.dtype, device=sr.device)
