@@ -173,18 +173,20 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x.to(weight.dtype))  # type: ignore[no-any-return]
 
 
-def run_rows(layer: nn.Conv2d, x: Tensor, above: Tensor | None, *, last: bool, kept: list[Tensor]) -> Tensor:
-    """Apply the 3x3 ``layer`` to the rows ``x`` ``[B, C, n, w]`` under ``above``; append what the next rows need.
+def run_rows(layer: nn.Conv2d, x: Tensor, above: Tensor | None, *, last: bool) -> tuple[Tensor, Tensor]:
+    """Apply the 3x3 ``layer`` to the rows ``x`` ``[B, C, n, w]`` under ``above``, None at the top.
 
-    ``above`` is what an earlier call appended, None at the top.
+    Returns the rows that are final, and what is ``above`` for the next call; where that has the size of ``above``, it is
+    written over it.
     """
     x = F.pad(x, (0, 0, 1, 0)) if above is None else torch.cat((above, x), 2)
     if last:
         x = F.pad(x, (0, 0, 0, 1))
-    kept.append(x[:, :, -2:].clone())  # lets go of the rest
+    kept = x[:, :, -2:]
+    kept = above.copy_(kept) if above is not None and above.shape == kept.shape else kept.clone()
     if x.shape[2] < 3:
-        return x.new_empty(x.shape[0], layer.out_channels, 0, x.shape[3])
-    return F.conv2d(x.to(layer.weight.dtype), layer.weight, layer.bias, padding=(0, 1))
+        return x.new_empty(x.shape[0], layer.out_channels, 0, x.shape[3]), kept
+    return F.conv2d(x.to(layer.weight.dtype), layer.weight, layer.bias, padding=(0, 1)), kept
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv2d:

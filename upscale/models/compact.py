@@ -131,13 +131,18 @@ class Compact(Generator):
         self, x: Tensor, before: Sequence[Tensor], *, last: bool
     ) -> tuple[Tensor, list[Tensor]]:
         lr = torch.cat((before[0], x), 2) if before else x
-        above: Sequence[Tensor | None] = before[1:] or [None] * (self.config.num_conv + 2)
+        # In one place: between the large tensors that come and go, they would leave holes in memory that nothing fits.
+        rooms: list[Tensor | None] = [part.clone() for part in before[1:]] or [None] * (self.config.num_conv + 2)
         kept: list[Tensor] = []
         for layer in self.body:
-            x = run_rows(layer, x, above[len(kept)], last=last, kept=kept) if isinstance(layer, nn.Conv2d) else layer(x)
-        rows = x.shape[2]
-        sr = F.pixel_shuffle(x, self.scale) + F.interpolate(lr[:, :, :rows], scale_factor=self.scale)
-        return sr, [lr[:, :, rows:], *kept]
+            if isinstance(layer, nn.Conv2d):
+                x, rows = run_rows(layer, x, rooms[len(kept)], last=last)
+                kept.append(rows)
+            else:
+                x = layer(x)
+        final = x.shape[2]
+        sr = F.pixel_shuffle(x, self.scale) + F.interpolate(lr[:, :, :final], scale_factor=self.scale)
+        return sr, [lr[:, :, final:], *kept]
 
 
 def _identity(layer: nn.Conv2d, channels: int) -> Tensor:
