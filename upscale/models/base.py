@@ -176,8 +176,8 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
 def run_rows(layer: nn.Conv2d, x: Tensor, above: Tensor | None, *, last: bool) -> tuple[Tensor, Tensor]:
     """Apply the 3x3 ``layer`` to the rows ``x`` ``[B, C, n, w]`` under ``above``, None at the top.
 
-    Returns the rows that are final, and what is ``above`` for the next call; where that has the size of ``above``, it is
-    written over it.
+    Returns the rows that are final, and what is ``above`` for the next call; where sizes agree, it is written over this
+    one's.
     """
     x = F.pad(x, (0, 0, 1, 0)) if above is None else torch.cat((above, x), 2)
     if last:
