@@ -67,6 +67,15 @@ def test_columns_of_a_network_that_takes_rows_fade_like_tiles() -> None:
     assert levels(whole, faded.image) <= 1
 
 
+def test_tiles_lower_than_the_network_sees() -> None:
+    generator = strong(**{**COMPACT, "num_conv": 16})
+    image = Image(pixels=picture(50, 500))
+    whole = Image(pixels=to_array(generator(to_tensor(image.pixels)[None])[0], image.pixels.dtype))
+    tiled = upscaler(generator, size=64).upscale(image)
+    assert tiled.tiles == 6
+    assert levels(whole, tiled.image) <= 1
+
+
 @pytest.mark.parametrize(("config", "tiles"), [(COMPACT, 4), (SMALL_SRRESNET, 5)])
 def test_a_wide_picture_is_done_in_lower_tiles(
     monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], tiles: int

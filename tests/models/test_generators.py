@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.conftest import network
 from upscale.checkpoint import describe, load_generator, recognise, save_generator
 from upscale.models import GENERATORS, Generator, build
 
@@ -243,3 +244,15 @@ def test_compact_starts_with_lr_in_its_features_and_interpolates_it(scale: int, 
     assert generator.passing() == dict.fromkeys(layers[:-1], 3)
     generator.get_parameter(f"{layers[2]}.weight").data[1, 7, 0, 0] = 1e-3
     assert not generator.passing()
+
+
+@pytest.mark.parametrize("parts", [[23], [1] * 23, [22, 1], [1, 22], [5, 7, 11], [19, 2, 2]])
+def test_rows_one_after_the_other_give_what_the_whole_picture_gives(parts: list[int]) -> None:
+    generator = network(arch="compact", num_feat=8, num_conv=6, scale=3)
+    picture = torch.rand(2, 3, sum(parts), 9)
+    before: list[torch.Tensor] = []
+    bands: list[torch.Tensor] = []
+    for rows in torch.split(picture, parts, 2):
+        band, before = generator.enlarge_rows(rows, before, last=len(bands) == len(parts) - 1)
+        bands.append(band)
+    torch.testing.assert_close(torch.cat(bands, 2), generator.enlarge(picture), rtol=1e-5, atol=1e-6)

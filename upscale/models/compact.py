@@ -141,8 +141,10 @@ class Compact(Generator):
             else:
                 x = layer(x)
         final = x.shape[2]
-        sr = F.pixel_shuffle(x, self.scale) + F.interpolate(lr[:, :, :final], scale_factor=self.scale)
-        return sr, [lr[:, :, final:], *kept]
+        waiting = [lr[:, :, final:], *kept]
+        if final == 0:
+            return lr.new_empty(*lr.shape[:2], 0, self.scale * lr.shape[3]), waiting
+        return F.pixel_shuffle(x, self.scale) + F.interpolate(lr[:, :, :final], scale_factor=self.scale), waiting
 
 
 def _identity(layer: nn.Conv2d, channels: int) -> Tensor:
