@@ -226,12 +226,12 @@ class Upscaler:
 
         Bands are float32 ``[3, n, s*w]`` in [0, 1] on the CPU, from top to bottom.
         """
-        h, w = pixels.shape[:2]
-        s = network.scale
-        rows, columns = self._spans(network, h, w)
         if network.generator.streams:
             yield from self._streamed(network, pixels, progress, on_tile)
             return
+        h, w = pixels.shape[:2]
+        s = network.scale
+        rows, columns = self._spans(network, h, w)
         carry = torch.empty(3, 0, s * w)
         top = 0  # LR row at which the strip begins
         for row, following in zip_longest(rows, rows[1:]):

@@ -126,8 +126,9 @@ def comb(sr: Tensor, gt: Tensor) -> Tensor:
     bell = (1 - torch.cos(2 * torch.pi * (place + 0.5) / length)) * 2 / length
     quarter = torch.pi / 2 * place
     waves = torch.stack((quarter.cos(), quarter.sin(), (2 * quarter).cos() / 2)) * bell
+    found, given = rgb_to_y(sr), rgb_to_y(gt)
     excess = [
-        _amplitudes(rgb_to_y(sr).transpose(-1, axis), waves) - _amplitudes(rgb_to_y(gt).transpose(-1, axis), waves)
+        _amplitudes(found.transpose(-1, axis), waves) - _amplitudes(given.transpose(-1, axis), waves)
         for axis in (-1, -2)
     ]
     return torch.stack([part.clamp_min(0).square().mean() for part in excess]).sum()

@@ -137,7 +137,8 @@ class Generator(nn.Module, ABC):
         ``enlarge`` for the whole image, and what the next call needs. Nothing is computed twice; SR lags behind by the
         receptive radius.
         """
-        raise NotImplementedError
+        # Not abstract: most networks are more than a stack of convolutions, and only those with ``streams`` are asked.
+        raise NotImplementedError(f"{type(self).__name__} does not stream")
 
     def _luma(self, rgb: Tensor) -> Tensor:
         """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""
