@@ -22,6 +22,7 @@ FLOORS = {
     "loading": 4,
     "export": 4,
     "backprojection": 3,
+    "inference": 3,
     "checkpoint": 3,
     "losses": 3,
     "statedict": 3,

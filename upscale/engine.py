@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from upscale.backprojection import back_project
-from upscale.device import DTYPES, default_tile, is_out_of_memory
-from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
+from upscale.device import default_tile, is_out_of_memory
+from upscale.errors import InputError, OutOfMemory
 from upscale.images import Image, Pixels
-from upscale.imaging import BandResizer, bleed, resize_array, to_array, to_tensor
+from upscale.imaging import BandResizer, bleed, resize_array, to_array
+from upscale.inference import Column, Network, OnTile, Progress
 from upscale.models import Generator
 from upscale.options import MAX_SCALE, MIN_TILE, Measure, Precision, Target, Tiling
 from upscale.tiling import Span, plan_spans
@@ -31,8 +30,6 @@ ROWS = 64  # of a result that become integers at a time
 STRIP = 1 << 28  # bytes of a row of tiles' result, which is in memory at full width: tiles of wide pictures are lower
 WIDE = 4  # how many times wider than its size a tile may be, and as much lower, where rows are not computed twice
 FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
-
-OnTile = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +67,7 @@ class Upscaler:
         self.precision = precision
         self.tiling = tiling
         self.faithful = faithful
-        self._networks: dict[int, _Network] = {}
+        self._networks: dict[int, Network] = {}
 
     @property
     def native(self) -> Target:
@@ -99,7 +96,7 @@ class Upscaler:
         is one frame without alpha; that of the result has no rows.
         """
 
-        def enlarge(frame: Image, target: Target | None, progress: _Progress) -> Image:
+        def enlarge(frame: Image, target: Target | None, progress: Progress) -> Image:
             write(self._rows(frame, target, progress))
             return replace(frame, pixels=frame.pixels[:0])
 
@@ -110,11 +107,11 @@ class Upscaler:
         image: Image,
         target: Target | None,
         on_tile: OnTile | None,
-        enlarge: Callable[[Image, Target | None, _Progress], Image],
+        enlarge: Callable[[Image, Target | None, Progress], Image],
     ) -> Upscaled:
         began = time.perf_counter()
         total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
-        progress = _Progress(on_tile, total)
+        progress = Progress(on_tile, total)
         first, *following = [enlarge(frame, target, progress) for frame in image.frames]
         return Upscaled(
             image=replace(first, following=tuple(following)),
@@ -124,7 +121,7 @@ class Upscaler:
             seconds=time.perf_counter() - began,
         )
 
-    def _upscale_frame(self, image: Image, target: Target | None, progress: _Progress) -> Image:
+    def _upscale_frame(self, image: Image, target: Target | None, progress: Progress) -> Image:
         height, width = (target or self.native).size(*image.pixels.shape[:2])
         return replace(
             image,
@@ -132,7 +129,7 @@ class Upscaler:
             alpha=None if image.alpha is None else resize_array(image.alpha, height, width),
         )
 
-    def _rows(self, image: Image, target: Target | None, progress: _Progress) -> Iterator[Pixels]:
+    def _rows(self, image: Image, target: Target | None, progress: Progress) -> Iterator[Pixels]:
         """Yield the result for one frame in bands ``[n, W, 3]`` from top to bottom."""
         passes = self._passes(image, target)
         height, width = (target or self.native).size(*image.pixels.shape[:2])
@@ -157,7 +154,7 @@ class Upscaler:
             resized = back_project(_collect_deep(resized, height, width), source)
         yield from _to_arrays(resized, image.pixels.dtype)
 
-    def _passes(self, image: Image, target: Target | None) -> list[_Network]:
+    def _passes(self, image: Image, target: Target | None) -> list[Network]:
         """Return the networks that ``image`` goes through on its way to ``target``, in their order."""
         return [self._network(scale) for scale in self._plan((target or self.native).factor(*image.pixels.shape[:2]))]
 
@@ -176,10 +173,10 @@ class Upscaler:
             raise InputError(f"this network keeps the size, so it cannot reach x{float(factor):g}", "use -x 1")
         return list(min(reaching, key=prod))  # the first of equals: fewest passes
 
-    def _network(self, scale: int) -> _Network:
+    def _network(self, scale: int) -> Network:
         if scale not in self._networks:
             generator = self.generators.get(scale) or next(iter(self.generators.values())).at_scale(scale)
-            self._networks[scale] = _Network(generator, self.device, self.precision)
+            self._networks[scale] = Network(generator, self.device, self.precision)
         return self._networks[scale]
 
     def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
@@ -197,21 +194,22 @@ class Upscaler:
         m = generator.multiple_of
         return -(-size // m) * m, overlap, overlap >= exact
 
-    def _spans(self, network: _Network, height: int, width: int) -> tuple[list[Span], list[Span]]:
+    def _spans(self, network: Network, height: int, width: int) -> tuple[list[Span], list[Span]]:
         """Return the rows and the columns of tiles for an image of ``height`` by ``width``."""
         size, overlap, hard = self._geometry(network.generator)
         m = network.generator.multiple_of
         fitting = STRIP // (3 * 4 * network.scale**2 * width)
         if network.generator.streams:
-            columns = plan_spans(width, WIDE * size, overlap, hard=hard)
-            tall = max(1, min(fitting, size**2 // (columns[0].stop - columns[0].start)))
-            return plan_spans(height, tall, 0, hard=True), columns
+            columns = plan_spans(width, WIDE * size, overlap, hard=hard, multiple_of=m)
+            tall = max(m, min(fitting, size**2 // (columns[0].stop - columns[0].start)) // m * m)
+            end = height + -height % m + network.generator.lag
+            return [Span(top, min(top + tall, end), None, None, 0) for top in range(0, end, tall)], columns
         lower = -(-max(MIN_TILE, 2 * overlap, fitting) // m) * m
         sizes = ((height, min(size, lower)), (width, size))
         rows, columns = (plan_spans(n, size, overlap, hard=hard, multiple_of=m) for n, size in sizes)
         return rows, columns
 
-    def _count_tiles(self, passes: Sequence[_Network], height: int, width: int) -> int:
+    def _count_tiles(self, passes: Sequence[Network], height: int, width: int) -> int:
         total = 0
         for network in passes:
             rows, columns = self._spans(network, height, width)
@@ -220,7 +218,7 @@ class Upscaler:
         return total
 
     def _bands(
-        self, network: _Network, pixels: Pixels, progress: _Progress, on_tile: Callable[[], None] | None
+        self, network: Network, pixels: Pixels, progress: Progress, on_tile: Callable[[], None] | None
     ) -> Iterator[Tensor]:
         """Yield the rows of the network's result for ``pixels`` ``[h, w, 3]`` as soon as they are final.
 
@@ -251,7 +249,7 @@ class Upscaler:
             carry = strip[:, s * (final - top) :].clone()  # lets go of the strip
             top = final
 
-    def _run_tile(self, network: _Network, tile: Pixels, progress: _Progress) -> Tensor:
+    def _run_tile(self, network: Network, tile: Pixels, progress: Progress) -> Tensor:
         """Return the network's result for ``tile`` ``[h, w, 3]``: float32 ``[3, s*h, s*w]`` in [0, 1] on the CPU.
 
         A tile that does not fit into memory is done in smaller ones, and so is what follows it.
@@ -259,7 +257,7 @@ class Upscaler:
         edge = max(tile.shape[:2])
         if edge <= self._geometry(network.generator)[0]:
             try:
-                return network.run(to_tensor(tile), progress)
+                return network.run(tile, progress)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -267,17 +265,17 @@ class Upscaler:
         return torch.cat(list(self._bands(network, tile, progress, None)), 1)
 
     def _streamed(
-        self, network: _Network, pixels: Pixels, progress: _Progress, on_tile: Callable[[], None] | None
+        self, network: Network, pixels: Pixels, progress: Progress, on_tile: Callable[[], None] | None
     ) -> Iterator[Tensor]:
         """Do what ``_bands`` does with tiles that take up where the ones above them ended."""
         h, w = pixels.shape[:2]
         s = network.scale
         rows, columns = self._spans(network, h, w)
-        streams = [_Column(network, pixels[:, column.start : column.stop]) for column in columns]
+        streams = [Column(network, pixels[:, column.start : column.stop]) for column in columns]
         for row in rows:
             parts = []
             for stream in streams:
-                parts.append(self._advance(stream, row.last - row.first, progress))
+                parts.append(self._advance(stream, row.stop - row.start, progress))
                 if on_tile is not None:
                     on_tile()
             band = torch.zeros(3, parts[0].shape[1], s * w)
@@ -288,10 +286,11 @@ class Upscaler:
             if band.numel():
                 yield band
 
-    def _advance(self, stream: _Column, rows: int, progress: _Progress) -> Tensor:
+    def _advance(self, stream: Column, rows: int, progress: Progress) -> Tensor:
         """Push ``rows`` into ``stream``, in parts if they do not fit into memory; return what is final then."""
         size = self._geometry(stream.network.generator)[0]
-        if rows == 1 or rows * stream.pixels.shape[1] <= size**2:
+        m = stream.network.generator.multiple_of
+        if rows == m or rows * stream.width <= size**2:
             try:
                 return stream.push(rows, progress)
             except (RuntimeError, MemoryError) as error:
@@ -299,10 +298,10 @@ class Upscaler:
                     raise
                 self._shrink(stream.network, size, error)
             return self._advance(stream, rows, progress)
-        upper = rows // 2
+        upper = max(m, rows // 2 // m * m)
         return torch.cat([self._advance(stream, n, progress) for n in (upper, rows - upper)], 1)
 
-    def _shrink(self, network: _Network, edge: int, error: BaseException) -> None:
+    def _shrink(self, network: Network, edge: int, error: BaseException) -> None:
         """Halve the tile from ``edge``, or say that it cannot be less."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -341,90 +340,3 @@ def _collect_deep(bands: Iterable[Tensor], height: int, width: int) -> Pixels:
 
 def _grey(band: Tensor) -> Tensor:
     return band.mean(0, keepdim=True).expand(3, -1, -1)
-
-
-class _Network:
-    """A generator on its device: float32, and a half-precision copy for the forward pass."""
-
-    def __init__(self, generator: Generator, device: torch.device, precision: Precision) -> None:
-        self.generator = generator
-        self.scale = generator.scale
-        self.device = device
-        self.layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-        versions = [generator]
-        if precision is not Precision.FP32 and next(generator.parameters(), None) is not None:
-            versions.insert(0, copy.deepcopy(generator))
-            versions[0].to_precision(DTYPES[precision])
-        self.versions = [version.to(device, memory_format=self.layout) for version in versions]  # type: ignore[call-overload]
-
-    @torch.inference_mode()
-    def run(self, lr: Tensor, progress: _Progress) -> Tensor:
-        """Map ``lr`` ``[3, h, w]`` to ``[3, s*h, s*w]`` on the CPU, in float32 if half precision overflows."""
-        h, w = lr.shape[1:]
-        m = self.generator.multiple_of
-        x = self.to_device(lr)
-        if h % m or w % m:
-            # Reflection needs more pixels than it adds; a picture of one or two pixels repeats its last.
-            mode = "reflect" if min(h, w) >= m else "replicate"
-            x = F.pad(x, (0, -w % m, 0, -h % m), mode=mode)
-        for attempt, version in enumerate(self.versions):
-            sr: Tensor = version(x)[0, :, : self.scale * h, : self.scale * w]
-            if bool(torch.isfinite(sr.sum())):  # one pass; NaN and infinity survive every sum
-                progress.float32_tiles += attempt
-                return sr.clamp(0, 1).cpu()
-        raise NonFiniteOutput(
-            "the network gives values that are not finite, even in float32",
-            "the weights are damaged: fetch them again",
-        )
-
-    def to_device(self, lr: Tensor) -> Tensor:
-        """Return ``lr`` ``[3, h, w]`` as a batch of one in the device's memory and layout."""
-        return lr.to(self.device)[None].contiguous(memory_format=self.layout)
-
-
-class _Column:
-    """Part of an image, as high as it is, on its way through a network that takes a few rows at a time."""
-
-    def __init__(self, network: _Network, pixels: Pixels) -> None:
-        self.network = network
-        self.pixels = pixels
-        self.pushed = 0  # rows that the network has
-        self.final = 0  # rows whose result it gave
-        self.before: list[Tensor] = []
-
-    @torch.inference_mode()
-    def push(self, rows: int, progress: _Progress) -> Tensor:
-        """Take the next ``rows`` and return what is final then, ``[3, n, W]`` on the CPU; n may be 0.
-
-        Where half precision overflows, the result is that of float32. An error leaves the column as it was.
-        """
-        s = self.network.scale
-        pushed = self.pushed + rows
-        x = self.network.to_device(to_tensor(self.pixels[self.pushed : pushed]))
-        sr, before = self.network.versions[0].enlarge_rows(x, self.before, last=pushed == len(self.pixels))
-        final = self.final + sr.shape[2] // s
-        if bool(torch.isfinite(sr.sum())):
-            result: Tensor = sr[0].clamp(0, 1).cpu()
-        else:
-            # What is kept for the rows below may not be finite, either: they come here, too, until it is used up.
-            radius = self.network.generator.radius
-            start = max(0, self.final - radius)
-            again = self.network.run(to_tensor(self.pixels[start : final + radius]), progress)
-            result = again[:, s * (self.final - start) : s * (final - start)]
-        self.pushed, self.final, self.before = pushed, final, before
-        return result
-
-
-class _Progress:
-    """Counts tiles and tells the caller."""
-
-    def __init__(self, on_tile: OnTile | None, total: int) -> None:
-        self.on_tile = on_tile
-        self.total = total
-        self.done = 0
-        self.float32_tiles = 0
-
-    def tile(self) -> None:
-        self.done += 1
-        if self.on_tile is not None:
-            self.on_tile(self.done, self.total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
 import typing
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from tests.conftest import network
 from upscale.checkpoint import describe, load_generator, recognise, save_generator
 from upscale.models import GENERATORS, Generator, build
+from upscale.models.rows import Part, Rows
 
 TRAINED = [arch for arch, cls in GENERATORS.items() if cls.recognise({}) is None and dataclasses.fields(cls.Config)[1:]]
 SMALL: dict[str, list[Any]] = {"num_block": [1, 2], "num_conv": [1, 2], "kernel": [3, 5, 9], "tail_kernel": [0, 3, 5]}
@@ -246,13 +248,37 @@ def test_compact_starts_with_lr_in_its_features_and_interpolates_it(scale: int, 
     assert not generator.passing()
 
 
-@pytest.mark.parametrize("parts", [[23], [1] * 23, [22, 1], [1, 22], [5, 7, 11], [19, 2, 2]])
-def test_rows_one_after_the_other_give_what_the_whole_picture_gives(parts: list[int]) -> None:
-    generator = network(arch="compact", num_feat=8, num_conv=6, scale=3)
-    picture = torch.rand(2, 3, sum(parts), 9)
-    before: list[torch.Tensor] = []
-    bands: list[torch.Tensor] = []
-    for rows in torch.split(picture, parts, 2):
-        band, before = generator.enlarge_rows(rows, before, last=len(bands) == len(parts) - 1)
-        bands.append(band)
-    torch.testing.assert_close(torch.cat(bands, 2), generator.enlarge(picture), rtol=1e-5, atol=1e-6)
+COMPACT = {"arch": "compact", "num_feat": 8, "num_conv": 6, "scale": 3}
+RRDBNET = {"arch": "rrdbnet", "num_feat": 8, "num_block": 2, "num_grow_ch": 4}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        COMPACT,
+        RRDBNET,
+        {**RRDBNET, "scale": 3, "upsampler": "shuffle"},
+        {**RRDBNET, "upsampler": "shuffle", "values": "signed"},
+        {**RRDBNET, "scale": 2},
+        {**RRDBNET, "scale": 1},
+        {**RRDBNET, "plus": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("parts", [[100], [1] * 100, [22, 78], [1, 99], [5, 7, 88], [19, 3, 78], [12] * 9, [40] * 3])
+def test_rows_one_after_the_other_give_what_the_whole_picture_gives(config: dict[str, Any], parts: list[int]) -> None:
+    generator = network(**config)
+    for parameter in generator.parameters():
+        if parameter.ndim == 4:
+            parameter.data.normal_(0, 0.7 / parameter[0].numel() ** 0.5)
+    m = generator.multiple_of
+    for height in (23 * m, m, 6 * m):
+        picture = torch.rand(2, 3, height, 2 * m)
+        rows, bands, start = Rows(), [], 0
+        for part in itertools.accumulate(parts):
+            stop = min(part * m, height + generator.lag)
+            if start < stop:
+                bands.append(generator.enlarge_rows(picture[:, :, start:stop], Part(start, stop, height), rows))
+                rows.gather()
+            start = stop
+        torch.testing.assert_close(torch.cat(bands, 2), generator.enlarge(picture), rtol=1e-4, atol=1e-5)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upscale.batch.plan import Job
-from upscale.engine import OnTile, Upscaled, Upscaler
+from upscale.engine import Upscaled, Upscaler
 from upscale.errors import InputError
 from upscale.files import replacing
 from upscale.images import Image, Pixels, Provenance, format_of, write_bands, write_image
+from upscale.inference import OnTile
 from upscale.options import Target
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from upscale.imaging import resize, rgb_to_y
 from upscale.models.layout import Layout
+from upscale.models.rows import Part, Rows
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -49,6 +50,8 @@ class Generator(nn.Module, ABC):
     """Whether luma is that of MATLAB's rgb2ycbcr, in [16/255, 235/255], instead of [0, 1]."""
     streams: bool = False
     """Whether ``enlarge_rows`` takes an image a few rows at a time."""
+    lag: int = 0
+    """How many rows past the image's end ``enlarge_rows`` needs to be asked for: it goes on in steps."""
     edges: tuple[str, ...] = ()
     """The first and the last layers: ``to_precision`` leaves them in float32."""
 
@@ -129,13 +132,12 @@ class Generator(nn.Module, ABC):
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge ``x`` ``[B, channels[0], h, w]`` to ``[B, channels[1], scale*h, scale*w]``."""
 
-    def enlarge_rows(self, x: Tensor, before: Sequence[Tensor], *, last: bool) -> tuple[Tensor, list[Tensor]]:
-        """Enlarge the rows ``x`` ``[B, 3, n, w]`` that follow those of the earlier calls; only where ``streams``.
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Rows) -> Tensor:
+        """Enlarge the rows ``x`` ``[B, 3, n, w]`` of ``part``, which follow those of the last call; if it ``streams``.
 
-        ``before`` is what the call for the rows above returned beside them, empty at the top; ``last`` tells that ``x``
-        reaches the bottom. Returns the rows that are final by now, ``[B, 3, scale*m, scale*w]``, all together those of
-        ``enlarge`` for the whole image, and what the next call needs. Nothing is computed twice; SR lags behind by the
-        receptive radius.
+        ``rows`` is for what is kept from call to call, empty at the top. Parts end ``lag`` rows past the image, or
+        later; ``x`` has the rows that are there. Returns the rows that are final by now, ``[B, 3, scale*m, scale*w]``:
+        all together those of ``enlarge`` for the whole image.
         """
         # Not abstract: most networks are more than a stack of convolutions, and only those with ``streams`` are asked.
         raise NotImplementedError(f"{type(self).__name__} does not stream")
@@ -172,22 +174,6 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return layer(x.to(weight.dtype))  # type: ignore[no-any-return]
-
-
-def run_rows(layer: nn.Conv2d, x: Tensor, above: Tensor | None, *, last: bool) -> tuple[Tensor, Tensor]:
-    """Apply the 3x3 ``layer`` to the rows ``x`` ``[B, C, n, w]`` under ``above``, None at the top.
-
-    Returns the rows that are final, and what is ``above`` for the next call; where sizes agree, it is written over this
-    one's.
-    """
-    x = F.pad(x, (0, 0, 1, 0)) if above is None else torch.cat((above, x), 2)
-    if last:
-        x = F.pad(x, (0, 0, 0, 1))
-    kept = x[:, :, -2:]
-    kept = above.copy_(kept) if above is not None and above.shape == kept.shape else kept.clone()
-    if x.shape[2] < 3:
-        return x.new_empty(x.shape[0], layer.out_channels, 0, x.shape[3]), kept
-    return F.conv2d(x.to(layer.weight.dtype), layer.weight, layer.bias, padding=(0, 1)), kept
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv2d:

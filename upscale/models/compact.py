@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, count, run, run_rows, shuffle_factor
+from upscale.models.base import Generator, Shapes, count, run, shuffle_factor
+from upscale.models.rows import Part, Rows
 
 
 class Compact(Generator):
@@ -127,24 +128,14 @@ class Compact(Generator):
             x = run(layer, x) if next(layer.parameters(), None) is not None else layer(x)  # [B, F, h, w]
         return F.pixel_shuffle(run(last, x), self.scale) + nearest
 
-    def enlarge_rows(  # noqa: D102
-        self, x: Tensor, before: Sequence[Tensor], *, last: bool
-    ) -> tuple[Tensor, list[Tensor]]:
-        lr = torch.cat((before[0], x), 2) if before else x
-        # In one place: between the large tensors that come and go, they would leave holes in memory that nothing fits.
-        rooms: list[Tensor | None] = [part.clone() for part in before[1:]] or [None] * (self.config.num_conv + 2)
-        kept: list[Tensor] = []
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Rows) -> Tensor:  # noqa: D102
+        lr = x
         for layer in self.body:
-            if isinstance(layer, nn.Conv2d):
-                x, rows = run_rows(layer, x, rooms[len(kept)], last=last)
-                kept.append(rows)
-            else:
-                x = layer(x)
-        final = x.shape[2]
-        waiting = [lr[:, :, final:], *kept]
-        if final == 0:
-            return lr.new_empty(*lr.shape[:2], 0, self.scale * lr.shape[3]), waiting
-        return F.pixel_shuffle(x, self.scale) + F.interpolate(lr[:, :, :final], scale_factor=self.scale), waiting
+            x = rows.conv(layer, x, last=part.last) if isinstance(layer, nn.Conv2d) else layer(x)
+        lr = rows.delay(self, lr, x.shape[2])
+        if x.shape[2] == 0:
+            return lr.new_empty(*lr.shape[:2], 0, self.scale * lr.shape[3])
+        return F.pixel_shuffle(x, self.scale) + F.interpolate(lr, scale_factor=self.scale)
 
 
 def _identity(layer: nn.Conv2d, channels: int) -> Tensor:

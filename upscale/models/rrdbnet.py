@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, run, to_values
 from upscale.models.layout import Layout
+from upscale.models.rows import Part, Rows
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
+LAG = 5  # rows by which the result of a dense block lags behind: its convolutions
 
 
 class ResidualDenseBlock(nn.Module):
@@ -43,6 +45,38 @@ class ResidualDenseBlock(nn.Module):
             x4 = x4 + x2
         return x + RESIDUAL_SCALE * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))  # type: ignore[no-any-return]
 
+    def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
+        """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``.
+
+        ``room`` ``[B, F + 4 * G, n, w]``, n at least those of ``part`` and ``LAG + 1``, is where results are put beside
+        what they are made of. Its contents before and after mean nothing.
+        """
+        nf, grow = self.conv1.in_channels, self.conv1.out_channels
+        top = part.start - LAG - 1  # the row that the first of the room is
+        room = room[:, :, : part.stop - top]
+        above = rows.kept(self)
+        room[:, :, : LAG + 1] = 0 if above is None else above
+        first, last = part.rows
+        room[:, :nf, first - top : last - top] = x
+        if part.start <= part.height < part.stop:
+            room[:, :, part.height - top] = 0  # the padding of all convolutions
+        made = nf
+        for lag, layer in enumerate((self.conv1, self.conv2, self.conv3, self.conv4), 1):
+            first, last = (row - top for row in part.behind(lag).rows)
+            if first < last:
+                y = self.act(_between(layer, room[:, :made, first - 1 : last + 1]))
+                if self.conv1x1 is not None and layer is self.conv2:
+                    y += self.conv1x1(room[:, :nf, first:last])
+                if self.conv1x1 is not None and layer is self.conv4:
+                    y += room[:, nf + grow : nf + 2 * grow, first:last]
+                room[:, made : made + grow, first:last] = y
+            made += grow
+        first, last = (row - top for row in part.behind(LAG).rows)
+        rows.keep(self, room[:, :, -LAG - 1 :])
+        if first == last:
+            return room[:, :nf, :0]
+        return room[:, :nf, first:last] + RESIDUAL_SCALE * _between(self.conv5, room[:, :, first - 1 : last + 1])
+
 
 class RRDB(nn.Module):
     """Residual in residual dense block: three dense blocks and a residual around them."""
@@ -56,6 +90,14 @@ class RRDB(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
         return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))  # type: ignore[no-any-return]
+
+    def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
+        """Map the rows ``x`` of ``part`` to those of ``part.behind(3 * LAG)``, with ``room`` for each of the blocks."""
+        y = x
+        for block in (self.rdb1, self.rdb2, self.rdb3):
+            y = block.rows(y, part, rows, room)
+            part = part.behind(LAG)
+        return rows.delay(self, x, y.shape[2]) + RESIDUAL_SCALE * y
 
 
 class RRDBNet(Generator):
@@ -174,6 +216,8 @@ class RRDBNet(Generator):
         # first enlargement 1/2, ... together less than one, the last two 2 / 2**ups, and nearest enlargement rounds
         # outward. Unshuffled pixels reach as far as their group.
         self.radius = config.unshuffle * (15 * config.num_block + 5) - 1
+        self.streams = self.channels == (3, 3)
+        self.lag = config.unshuffle * 3 * LAG * config.num_block
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
@@ -229,3 +273,45 @@ class RRDBNet(Generator):
                 x = self.act(F.pixel_shuffle(up(x), factor))
         x = self.act(self.conv_hr(x))  # [B, F, s*h, s*w]
         return from_values(run(self.conv_last, x), self.config.values)
+
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Rows) -> Tensor:  # noqa: D102
+        config, m = self.config, self.multiple_of
+        nothing = x.new_empty(*x.shape[:2], 0, self.scale * x.shape[3])
+        part = part.over(m)
+        if part.start < part.height:
+            x = to_values(x, config.values)
+            x = rows.conv(self.conv_first, F.pixel_unshuffle(x, m) if m > 1 else x, last=part.last)
+        else:
+            x = x.new_empty(len(x), config.num_feat, 0, x.shape[3] // m)
+        part = part.behind_one_layer()
+        trunk = x = x.to(self.conv_body.weight.dtype)
+        room = torch.empty(
+            (len(x), config.num_feat + 4 * config.num_grow_ch, part.stop - part.start + LAG + 1, x.shape[3]),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.contiguous_format if x.device.type == "mps" else torch.channels_last,
+        )
+        for block in self.body:
+            assert isinstance(block, RRDB)
+            x = block.rows(x, part, rows, room)
+            part = part.behind(3 * LAG)
+        last = part.last
+        if x.shape[2]:
+            x = rows.conv(self.conv_body, x, last=last)
+        x = x + rows.delay(self, trunk, x.shape[2])
+        if x.shape[2] == 0:
+            return nothing
+        for i, factor in enumerate(self.factors):
+            up = self.get_submodule(f"conv_up{i + 1}")
+            assert isinstance(up, nn.Conv2d)
+            if config.upsampler == "nearest":
+                x = self.act(rows.conv(up, F.interpolate(x, scale_factor=2), last=last))
+            else:
+                x = self.act(F.pixel_shuffle(rows.conv(up, x, last=last), factor))
+        x = self.act(rows.conv(self.conv_hr, x, last=last))
+        return from_values(rows.conv(self.conv_last, x, last=last), config.values)
+
+
+def _between(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply the 3x3 ``layer`` to all rows of ``x`` but the first and the last, which are their neighbours."""
+    return F.conv2d(x, layer.weight, layer.bias, padding=(0, 1))
