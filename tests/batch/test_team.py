@@ -22,9 +22,10 @@ from upscale.batch.plan import Job, Naming, plan
 from upscale.batch.results import Settings
 from upscale.batch.team import Team
 from upscale.device import devices_of, resolve_device
-from upscale.engine import OnTile, Upscaled, Upscaler
+from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DeviceUnavailable
 from upscale.images import Image
+from upscale.inference import OnTile
 from upscale.models import build
 from upscale.options import Precision, Target, Tiling
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import network
 from upscale.checkpoint import describe, load_generator, recognise, save_generator
 from upscale.models import GENERATORS, Generator, build
 from upscale.models.rows import Part, Rows
@@ -248,26 +247,23 @@ def test_compact_starts_with_lr_in_its_features_and_interpolates_it(scale: int, 
     assert not generator.passing()
 
 
-COMPACT = {"arch": "compact", "num_feat": 8, "num_conv": 6, "scale": 3}
-RRDBNET = {"arch": "rrdbnet", "num_feat": 8, "num_block": 2, "num_grow_ch": 4}
+def streaming() -> list[dict[str, Any]]:
+    """Return random small networks that take rows, of every architecture that does."""
+    configs = [draw(arch, seed) for arch in TRAINED for seed in range(12)]
+    configs = [config for config in configs if config.get("scale") != 16 and build(config, "test").streams]
+    return [config for arch in TRAINED for config in [c for c in configs if c["arch"] == arch][:4]]
+
+
+def test_these_architectures_take_rows() -> None:
+    assert {config["arch"] for config in streaming()} == {"compact", "edsr", "rrdbnet", "srgan", "srresnet"}
 
 
 @pytest.mark.parametrize(
-    "config",
-    [
-        COMPACT,
-        RRDBNET,
-        {**RRDBNET, "scale": 3, "upsampler": "shuffle"},
-        {**RRDBNET, "upsampler": "shuffle", "values": "signed"},
-        {**RRDBNET, "scale": 2},
-        {**RRDBNET, "scale": 1},
-        {**RRDBNET, "plus": True},
-    ],
-    ids=str,
+    "config", [*streaming(), {"arch": "rrdbnet", "num_feat": 8, "num_grow_ch": 4, "num_block": 3}], ids=str
 )
 @pytest.mark.parametrize("parts", [[100], [1] * 100, [22, 78], [1, 99], [5, 7, 88], [19, 3, 78], [12] * 9, [40] * 3])
 def test_rows_one_after_the_other_give_what_the_whole_picture_gives(config: dict[str, Any], parts: list[int]) -> None:
-    generator = network(**config)
+    generator = make(config)
     for parameter in generator.parameters():
         if parameter.ndim == 4:
             parameter.data.normal_(0, 0.7 / parameter[0].numel() ** 0.5)

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from upscale.imaging import resize, rgb_to_y
 from upscale.models.layout import Layout
-from upscale.models.rows import Part, Rows
+from upscale.models.rows import Part, Whole
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -24,7 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Generator(nn.Module, ABC):
+class Generator(nn.Module):
     """A network that enlarges images.
 
     ``forward`` maps ``lr`` ``[B, 3, h, w]``, float32 RGB in [0, 1], to ``[B, 3, scale*h, scale*w]`` float32 on the
@@ -128,18 +127,18 @@ class Generator(nn.Module, ABC):
         gain = 255 / 219 if self.studio else 1.0
         return base + gain * (sr - self._luma(base))
 
-    @abstractmethod
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge ``x`` ``[B, channels[0], h, w]`` to ``[B, channels[1], scale*h, scale*w]``."""
+        return self.enlarge_rows(x, Part(0, x.shape[2], x.shape[2]), Whole())
 
-    def enlarge_rows(self, x: Tensor, part: Part, rows: Rows) -> Tensor:
-        """Enlarge the rows ``x`` ``[B, 3, n, w]`` of ``part``, which follow those of the last call; if it ``streams``.
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:
+        """Enlarge the rows ``x`` ``[B, channels[0], n, w]`` of ``part``, which follow those of the last call.
 
-        ``rows`` is for what is kept from call to call, empty at the top. Parts end ``lag`` rows past the image, or
-        later; ``x`` has the rows that are there. Returns the rows that are final by now, ``[B, 3, scale*m, scale*w]``:
-        all together those of ``enlarge`` for the whole image.
+        ``rows`` keeps what is needed from call to call, and has nothing at the top. Parts end ``lag`` rows past the
+        image, or later; ``x`` has the rows that are there. Returns the rows that are final by now,
+        ``[B, channels[1], m, scale*w]``: all together those of ``enlarge`` for the whole image. A network that does not
+        ``streams`` has ``enlarge`` instead.
         """
-        # Not abstract: most networks are more than a stack of convolutions, and only those with ``streams`` are asked.
         raise NotImplementedError(f"{type(self).__name__} does not stream")
 
     def _luma(self, rgb: Tensor) -> Tensor:

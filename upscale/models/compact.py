@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, count, run, shuffle_factor
-from upscale.models.rows import Part, Rows
+from upscale.models.base import Generator, Shapes, count, shuffle_factor
+from upscale.models.rows import Part, Whole, repeated, shuffled
 
 
 class Compact(Generator):
@@ -121,21 +121,11 @@ class Compact(Generator):
     def _convolutions(self) -> dict[str, nn.Conv2d]:
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d)}
 
-    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        nearest = F.interpolate(x, scale_factor=self.scale)
-        *body, last = self.body
-        for layer in body:
-            x = run(layer, x) if next(layer.parameters(), None) is not None else layer(x)  # [B, F, h, w]
-        return F.pixel_shuffle(run(last, x), self.scale) + nearest
-
-    def enlarge_rows(self, x: Tensor, part: Part, rows: Rows) -> Tensor:  # noqa: D102
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
         lr = x
         for layer in self.body:
-            x = rows.conv(layer, x, last=part.last) if isinstance(layer, nn.Conv2d) else layer(x)
-        lr = rows.delay(self, lr, x.shape[2])
-        if x.shape[2] == 0:
-            return lr.new_empty(*lr.shape[:2], 0, self.scale * lr.shape[3])
-        return F.pixel_shuffle(x, self.scale) + F.interpolate(lr, scale_factor=self.scale)
+            x = rows.conv(layer, x, last=part.last) if isinstance(layer, nn.Conv2d) else layer(x)  # [B, F, n, w]
+        return shuffled(x, self.scale) + repeated(rows.delay(self, lr, x.shape[2]), self.scale)
 
 
 def _identity(layer: nn.Conv2d, channels: int) -> Tensor:

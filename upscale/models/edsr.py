@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, kaiming, run
+from upscale.models.base import Generator, Shapes, conv, count, kaiming
 from upscale.models.layout import Layout
+from upscale.models.rows import Part, Whole, shuffled
 
 LEVELS = 255  # the network sees pixels in [0, 255], less the mean
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of the training pictures of DIV2K, RGB in [0, 1]
@@ -30,7 +31,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return x + self.res_scale * self.conv2(F.relu(self.conv1(x)))  # type: ignore[no-any-return]
+        return self.rows(x, Whole(), last=True)
+
+    def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
+        """Map the rows ``x`` to those that are final, ``last`` if they reach the bottom."""
+        y = rows.conv(self.conv2, F.relu(rows.conv(self.conv1, x, last=last)), last=last)
+        return rows.delay(self, x, y.shape[2]) + self.res_scale * y
 
 
 class EDSR(Generator):
@@ -61,6 +67,7 @@ class EDSR(Generator):
         ),
     )
     unseen = ("res_scale",)
+    streams = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:
@@ -120,8 +127,20 @@ class EDSR(Generator):
         kaiming(self.body, 0.1)
         self.conv_last.weight.data.mul_(0.1)
 
-    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
+        last = part.last
         mean = torch.tensor(DIV2K_MEAN, device=x.device).view(1, 3, 1, 1)
-        x = self.conv_first((x - mean) * LEVELS).to(self.conv_after_body.weight.dtype)
-        x = x + self.conv_after_body(self.body(x))
-        return run(self.conv_last, self.upsample(x)) / LEVELS + mean
+        x = rows.conv(self.conv_first, (x - mean) * LEVELS, last=last).to(self.conv_after_body.weight.dtype)
+        y = x
+        for block in self.body:
+            assert isinstance(block, ResidualBlock)
+            y = block.rows(y, rows, last=last)
+        y = rows.conv(self.conv_after_body, y, last=last)
+        x = rows.delay(self, x, y.shape[2]) + y
+        for stage in self.upsample:
+            if isinstance(stage, nn.PixelShuffle):
+                x = shuffled(x, stage.upscale_factor)
+            else:
+                assert isinstance(stage, nn.Conv2d)
+                x = rows.conv(stage, x, last=last)
+        return rows.conv(self.conv_last, x, last=last) / LEVELS + mean

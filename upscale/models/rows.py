@@ -47,7 +47,23 @@ class Part(NamedTuple):
         return Part(*(-(-edge // factor) for edge in self))
 
 
-class Rows:
+class Whole:
+    """Layers on a whole image: what ``Rows`` is for parts of one."""
+
+    def conv(self, layer: nn.Conv2d, x: Tensor, *, last: bool) -> Tensor:
+        """Apply ``layer`` to ``x`` ``[B, C, h, w]``, cast to the dtype of its weights."""
+        return layer(x.to(layer.weight.dtype))  # type: ignore[no-any-return]
+
+    def delay(self, key: object, x: Tensor, count: int) -> Tensor:
+        """Return ``x``: nothing lags."""
+        return x
+
+    def bilinear(self, key: object, x: Tensor, scale: int, *, last: bool) -> Tensor:
+        """Enlarge ``x`` bilinearly."""
+        return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+class Rows(Whole):
     """What the layers of a network keep of the rows above, from one part of an image to the next.
 
     Written over in place: after an error, what it holds is of no use.
@@ -58,24 +74,34 @@ class Rows:
         self._scattered = False
 
     def conv(self, layer: nn.Conv2d, x: Tensor, *, last: bool) -> Tensor:
-        """Apply the 3x3 ``layer`` to the rows ``x`` ``[B, C, n, w]``, ``last`` if they reach the bottom.
+        """Apply ``layer``, whose kernel of k x k keeps the size, to the rows ``x``, ``last`` if they reach the bottom.
 
-        Returns the rows that are final: one less at first, one more at last.
+        Returns the rows that are final: k // 2 less at first, as many more at last.
         """
-        above = self._kept.get(layer)
-        x = F.pad(x, (0, 0, 1, 0)) if above is None else torch.cat((above, x), 2)
+        above, edge = self._kept.get(layer), layer.kernel_size[0] // 2
+        x = F.pad(x, (0, 0, edge, 0)) if above is None else torch.cat((above, x), 2)
         if last:
-            x = F.pad(x, (0, 0, 0, 1))
-        self.keep(layer, x[:, :, -2:])
-        if x.shape[2] < 3:
-            return x.new_empty(x.shape[0], layer.out_channels, 0, x.shape[3])
-        return F.conv2d(x.to(layer.weight.dtype), layer.weight, layer.bias, padding=(0, 1))
+            x = F.pad(x, (0, 0, 0, edge))
+        elif edge:
+            self.keep(layer, x[:, :, -2 * edge :])
+        if x.shape[2] <= 2 * edge:
+            return x.new_empty(len(x), layer.out_channels, 0, x.shape[3])
+        x = x.to(layer.weight.dtype)
+        return F.conv2d(x, layer.weight, layer.bias, padding=(0, edge), groups=layer.groups)
 
     def delay(self, key: object, x: Tensor, count: int) -> Tensor:
         """Return the first ``count`` of the rows that came and have not left; those of ``x`` come now."""
         waiting = torch.cat((self._kept[key], x), 2) if key in self._kept else x
         self.keep(key, waiting[:, :, count:])
         return waiting[:, :, :count]
+
+    def bilinear(self, key: object, x: Tensor, scale: int, *, last: bool) -> Tensor:
+        """Enlarge the rows ``x`` bilinearly; half of what the last one makes comes when the next is known."""
+        above, half = self._kept.get(key), scale // 2
+        enlarged = super().bilinear(key, x if above is None else torch.cat((above, x), 2), scale, last=last)
+        self.keep(key, x[:, :, -1:])
+        first = 0 if above is None else scale - half
+        return enlarged[:, :, first : enlarged.shape[2] - (0 if last else half)]
 
     def kept(self, key: object) -> Tensor | None:
         """Return what ``key`` keeps, None at first."""
@@ -91,10 +117,24 @@ class Rows:
             self._scattered = True
 
     def gather(self) -> None:
-        """Put all that is kept side by side in memory.
+        """Put what is kept side by side in memory.
 
         Made one by one between the large tensors that come and go, it leaves holes that nothing else fits into.
         """
         if self._scattered:
             self._kept = {key: x.clone() for key, x in self._kept.items()}
             self._scattered = False
+
+
+def shuffled(x: Tensor, factor: int) -> Tensor:
+    """Return ``x`` ``[B, factor**2 * C, n, w]`` with its channels as pixels; n may be 0."""
+    if x.shape[2] == 0:
+        return x.new_empty(len(x), x.shape[1] // factor**2, 0, factor * x.shape[3])
+    return F.pixel_shuffle(x, factor)
+
+
+def repeated(x: Tensor, factor: int) -> Tensor:
+    """Return ``x`` ``[B, C, n, w]`` with each pixel repeated; n may be 0."""
+    if x.shape[2] == 0:
+        return x.new_empty(len(x), x.shape[1], 0, factor * x.shape[3])
+    return F.interpolate(x, scale_factor=factor)

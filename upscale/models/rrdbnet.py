@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, run, to_values
+from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, to_values
 from upscale.models.layout import Layout
-from upscale.models.rows import Part, Rows
+from upscale.models.rows import Part, Rows, Whole, repeated, shuffled
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
 LAG = 5  # rows by which the result of a dense block lags behind: its convolutions
@@ -260,33 +260,36 @@ class RRDBNet(Generator):
         kaiming(self)
         kaiming(self.body, 0.1)
 
-    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = to_values(x, self.config.values)
-        x = F.pixel_unshuffle(x, self.multiple_of) if self.multiple_of > 1 else x
-        x = self.conv_first(x).to(self.conv_body.weight.dtype)  # [B, F, h/m, w/m]
-        x = x + self.conv_body(self.body(x))
-        for i, factor in enumerate(self.factors):
-            up = self.get_submodule(f"conv_up{i + 1}")
-            if self.config.upsampler == "nearest":
-                x = self.act(up(F.interpolate(x, scale_factor=2)))
-            else:
-                x = self.act(F.pixel_shuffle(up(x), factor))
-        x = self.act(self.conv_hr(x))  # [B, F, s*h, s*w]
-        return from_values(run(self.conv_last, x), self.config.values)
-
-    def enlarge_rows(self, x: Tensor, part: Part, rows: Rows) -> Tensor:  # noqa: D102
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
         config, m = self.config, self.multiple_of
-        nothing = x.new_empty(*x.shape[:2], 0, self.scale * x.shape[3])
         part = part.over(m)
         if part.start < part.height:
             x = to_values(x, config.values)
             x = rows.conv(self.conv_first, F.pixel_unshuffle(x, m) if m > 1 else x, last=part.last)
         else:
             x = x.new_empty(len(x), config.num_feat, 0, x.shape[3] // m)
-        part = part.behind_one_layer()
-        trunk = x = x.to(self.conv_body.weight.dtype)
+        trunk = x = x.to(self.conv_body.weight.dtype)  # [B, F, h/m, w/m]
+        if isinstance(rows, Rows):
+            x, part = self._body_rows(x, part.behind_one_layer(), rows)
+        else:
+            x = self.body(x)
+        last = part.last
+        x = rows.conv(self.conv_body, x, last=last)
+        x = x + rows.delay(self, trunk, x.shape[2])
+        for i, factor in enumerate(self.factors):
+            up = self.get_submodule(f"conv_up{i + 1}")
+            assert isinstance(up, nn.Conv2d)
+            if config.upsampler == "nearest":
+                x = self.act(rows.conv(up, repeated(x, 2), last=last))
+            else:
+                x = self.act(shuffled(rows.conv(up, x, last=last), factor))
+        x = self.act(rows.conv(self.conv_hr, x, last=last))  # [B, F, s*h, s*w]
+        return from_values(rows.conv(self.conv_last, x, last=last), config.values)
+
+    def _body_rows(self, x: Tensor, part: Part, rows: Rows) -> tuple[Tensor, Part]:
+        """Return the rows of the body's result that are final once those of ``part`` are known, and their part."""
         room = torch.empty(
-            (len(x), config.num_feat + 4 * config.num_grow_ch, part.stop - part.start + LAG + 1, x.shape[3]),
+            (len(x), self.config.num_feat + 4 * self.config.num_grow_ch, part.stop - part.start + LAG + 1, x.shape[3]),
             dtype=x.dtype,
             device=x.device,
             memory_format=torch.contiguous_format if x.device.type == "mps" else torch.channels_last,
@@ -295,21 +298,7 @@ class RRDBNet(Generator):
             assert isinstance(block, RRDB)
             x = block.rows(x, part, rows, room)
             part = part.behind(3 * LAG)
-        last = part.last
-        if x.shape[2]:
-            x = rows.conv(self.conv_body, x, last=last)
-        x = x + rows.delay(self, trunk, x.shape[2])
-        if x.shape[2] == 0:
-            return nothing
-        for i, factor in enumerate(self.factors):
-            up = self.get_submodule(f"conv_up{i + 1}")
-            assert isinstance(up, nn.Conv2d)
-            if config.upsampler == "nearest":
-                x = self.act(rows.conv(up, F.interpolate(x, scale_factor=2), last=last))
-            else:
-                x = self.act(F.pixel_shuffle(rows.conv(up, x, last=last), factor))
-        x = self.act(rows.conv(self.conv_hr, x, last=last))
-        return from_values(rows.conv(self.conv_last, x, last=last), config.values)
+        return x, part
 
 
 def _between(layer: nn.Conv2d, x: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, run, to_values
+from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, to_values
+from upscale.models.rows import Part, Whole, repeated, shuffled
 from upscale.models.srgan_layouts import LAYOUTS
 
 
@@ -37,9 +37,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        if self.norm:
-            return x + self.bn2(self.conv2(self.act(self.bn1(self.conv1(x)))))  # type: ignore[no-any-return]
-        return x + self.conv2(self.act(self.conv1(x)))  # type: ignore[no-any-return]
+        return self.rows(x, Whole(), last=True)
+
+    def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
+        """Map the rows ``x`` to those that are final, ``last`` if they reach the bottom."""
+        y = rows.conv(self.conv1, x, last=last)
+        y = rows.conv(self.conv2, self.act(self.bn1(y) if self.norm else y), last=last)
+        return rows.delay(self, x, y.shape[2]) + (self.bn2(y) if self.norm else y)
 
 
 class SRGAN(Generator):
@@ -128,6 +132,7 @@ class SRGAN(Generator):
             self.extra_act = _activation(config, widths[-1])
         self.tail = conv(widths[-1], config.num_ch, config.tail_kernel, bias=config.tail_bias)
         self.edges = ("head", "tail")
+        self.streams = config.num_ch == 3
         # A block's convolutions of 3x3 and that behind the blocks reach one pixel each, the first two enlargements
         # together one more than that where they repeat pixels; what follows at full size, as much less as it is large.
         reach = config.kernel // 2 + (1 if config.separable else 2) * config.num_block + 1
@@ -217,25 +222,29 @@ class SRGAN(Generator):
             kaiming(self.body, 0.1)
         self.tail.weight.data.mul_(0.1)
 
-    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        config = self.config
-        x = to_values(x, config.input)
-        x = self.head_act(self.head(x).to(self.neck.weight.dtype))  # [B, F, h, w]
-        y = self.neck(self.body(x))
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
+        config, last = self.config, part.last
+        x = rows.conv(self.head, to_values(x, config.input), last=last)
+        x = y = self.head_act(x.to(self.neck.weight.dtype))  # [B, F, h, w]
+        for block in self.body:
+            assert isinstance(block, ResidualBlock)
+            y = block.rows(y, rows, last=last)
+        y = rows.conv(self.neck, y, last=last)
         if config.neck == "norm":
             y = self.neck_bn(y)
         elif config.neck == "prelu":
             y = self.neck_act(y)
-        x = x + y
+        x = rows.delay(self, x, y.shape[2]) + y
         for i, factor in enumerate(self.factors):
-            x = F.interpolate(x, scale_factor=factor) if config.upsampler == "nearest" else x
-            x = self.ups[i](x)
+            up = self.ups[i]
+            assert isinstance(up, nn.Conv2d)
+            x = rows.conv(up, repeated(x, factor) if config.upsampler == "nearest" else x, last=last)
             x = self.up_bns[i](x) if config.up_norm else x
-            x = F.pixel_shuffle(x, factor) if config.upsampler == "shuffle" else x
+            x = shuffled(x, factor) if config.upsampler == "shuffle" else x
             x = self.up_acts[i](x)
         if config.extra:
-            x = self.extra_act(self.extra(x))
-        x = run(self.tail, x)  # [B, C, s*h, s*w]
+            x = self.extra_act(rows.conv(self.extra, x, last=last))
+        x = rows.conv(self.tail, x, last=last)  # [B, C, s*h, s*w]
         if config.output.startswith("tanh"):
             x = torch.tanh(x)
         return from_values(x, _OUTPUTS[config.output])

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, count, kaiming, run
+from upscale.models.base import Generator, Shapes, count, kaiming
 from upscale.models.layout import Layout
+from upscale.models.rows import Part, Whole, shuffled
 
 
 class ResidualBlock(nn.Module):
@@ -24,12 +25,18 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return x + self.conv2(F.relu(self.conv1(x)))  # type: ignore[no-any-return]
+        return self.rows(x, Whole(), last=True)
+
+    def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
+        """Map the rows ``x`` to those that are final, ``last`` if they reach the bottom."""
+        y = rows.conv(self.conv2, F.relu(rows.conv(self.conv1, x, last=last)), last=last)
+        return rows.delay(self, x, y.shape[2]) + y
 
 
 class SRResNet(Generator):
     """Residual blocks at LR size, then pixel shuffling; the input, bilinearly enlarged, is added."""
 
+    streams = True
     layouts = (
         Layout(
             author="xinntao/ESRGAN, KAIR",
@@ -98,12 +105,17 @@ class SRResNet(Generator):
         """Kaiming-normal, a tenth of it (ESRGAN, section 3.1: residual networks like a small start)."""
         kaiming(self, 0.1)
 
-    def enlarge(self, lr: Tensor) -> Tensor:  # noqa: D102
-        x = F.leaky_relu(self.conv_first(lr), 0.1)
-        x = self.body(x.to(self.upconv1.weight.dtype))  # [B, F, h, w]
-        x = F.leaky_relu(F.pixel_shuffle(self.upconv1(x), self.factors[0]), 0.1)
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
+        last = part.last
+        base = rows.bilinear("base", x, self.scale, last=last)
+        x = F.leaky_relu(rows.conv(self.conv_first, x, last=last), 0.1)
+        x = x.to(self.upconv1.weight.dtype)
+        for block in self.body:
+            assert isinstance(block, ResidualBlock)
+            x = block.rows(x, rows, last=last)  # [B, F, h, w]
+        x = F.leaky_relu(shuffled(rows.conv(self.upconv1, x, last=last), self.factors[0]), 0.1)
         if len(self.factors) == 2:
-            x = F.leaky_relu(F.pixel_shuffle(self.upconv2(x), self.factors[1]), 0.1)
-        x = F.leaky_relu(self.conv_hr(x), 0.1)  # [B, F, s*h, s*w]
-        base = F.interpolate(lr, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return run(self.conv_last, x) + base
+            x = F.leaky_relu(shuffled(rows.conv(self.upconv2, x, last=last), self.factors[1]), 0.1)
+        x = F.leaky_relu(rows.conv(self.conv_hr, x, last=last), 0.1)  # [B, F, s*h, s*w]
+        x = rows.conv(self.conv_last, x, last=last)
+        return x + rows.delay(self, base, x.shape[2])
