@@ -255,7 +255,7 @@ def streaming() -> list[dict[str, Any]]:
 
 
 def test_these_architectures_take_rows() -> None:
-    assert {config["arch"] for config in streaming()} == {"compact", "edsr", "rrdbnet", "srgan", "srresnet"}
+    assert {config["arch"] for config in streaming()} == {"compact", "edsr", "rrdbnet", "span", "srgan", "srresnet"}
 
 
 @pytest.mark.parametrize(

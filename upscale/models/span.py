@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, kaiming, run, shuffle_factor
+from upscale.models.base import Generator, Shapes, conv, kaiming, shuffle_factor
 from upscale.models.edsr import DIV2K_MEAN, LEVELS
 from upscale.models.layout import Layout
+from upscale.models.rows import Part, Whole, shuffled
 
 GAIN = 2  # widening inside of a convolution in its training form
 BLOCKS = 6
@@ -42,6 +43,10 @@ class ReparameterisedConv(nn.Module):
         weight, bias = (self.eval_conv.weight, self.eval_conv.bias) if self.fused else self.fuse()
         return F.conv2d(x.to(weight.dtype), weight, bias, padding=1)
 
+    def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
+        """Map the rows ``x`` to those that are final, ``last`` if they reach the bottom; only as it runs."""
+        return rows.conv(self.eval_conv, x, last=last) if self.fused else self(x)
+
     def fuse(self) -> tuple[Tensor, Tensor]:
         """Return weight ``[C', C, 3, 3]`` and bias ``[C']`` of the sum of the parts."""
         (w1, b1), (w2, b2), (w3, b3), (skip, skip_bias) = (
@@ -62,11 +67,11 @@ class Block(nn.Module):
         self.c2_r = ReparameterisedConv(num_feat, num_feat, fused=fused)
         self.c3_r = ReparameterisedConv(num_feat, num_feat, fused=fused)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map ``x`` ``[B, F, h, w]`` to the block's output and the activated result of its first convolution."""
-        first = F.silu(self.c1_r(x))
-        x3 = self.c3_r(F.silu(self.c2_r(first)))
-        return (x3 + x) * (torch.sigmoid(x3) - 0.5), first
+    def rows(self, x: Tensor, rows: Whole, *, last: bool) -> tuple[Tensor, Tensor]:
+        """Return the block's output for ``x`` ``[B, F, h, w]`` and the activated result of its first convolution."""
+        first = F.silu(self.c1_r.rows(x, rows, last=last))
+        x3 = self.c3_r.rows(F.silu(self.c2_r.rows(first, rows, last=last)), rows, last=last)
+        return (x3 + rows.delay(self, x, x3.shape[2])) * (torch.sigmoid(x3) - 0.5), first
 
 
 class SPAN(Generator):
@@ -118,6 +123,7 @@ class SPAN(Generator):
         self.upsampler = nn.Sequential(conv(nf, 3 * config.scale**2), nn.PixelShuffle(config.scale))
         self.edges = ("conv_1", "upsampler")
         self.radius = 3 * BLOCKS + 3
+        self.streams = config.fused
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
@@ -150,14 +156,22 @@ class SPAN(Generator):
         """Kaiming-normal, less in what is added to other things."""
         kaiming(self, 0.5)
 
-    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+    def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
+        last = part.last
         if self.config.norm:
             x = (x - torch.tensor(DIV2K_MEAN, device=x.device).view(1, 3, 1, 1)) * LEVELS
-        features = self.conv_1(x).to(self.conv_cat.weight.dtype)
+        features = self.conv_1.rows(x, rows, last=last).to(self.conv_cat.weight.dtype)
         outputs = [features]
         first = features
         for i in range(BLOCKS):
-            x, first = self.get_submodule(f"block_{i + 1}")(outputs[-1])
+            block = self.get_submodule(f"block_{i + 1}")
+            assert isinstance(block, Block)
+            x, first = block.rows(outputs[-1], rows, last=last)
             outputs.append(x)
-        x = self.conv_cat(torch.cat((features, self.conv_2(outputs[-1]), outputs[1], first), 1))
-        return F.pixel_shuffle(run(self.upsampler[0], x), self.scale)
+        x = self.conv_2.rows(outputs[-1], rows, last=last)
+        earlier = {"features": features, "second": outputs[1], "first": first}
+        features, second, first = (rows.delay(key, known, x.shape[2]) for key, known in earlier.items())
+        x = rows.conv(self.conv_cat, torch.cat((features, x, second, first), 1), last=last)
+        tail = self.upsampler[0]
+        assert isinstance(tail, nn.Conv2d)
+        return shuffled(rows.conv(tail, x, last=last), self.scale)
