@@ -71,7 +71,7 @@ class Rows(Whole):
 
     def __init__(self) -> None:
         self._kept: dict[object, Tensor] = {}
-        self._scattered = False
+        self._scattered: set[object] = set()
 
     def conv(self, layer: nn.Conv2d, x: Tensor, *, last: bool) -> Tensor:
         """Apply ``layer``, whose kernel of k x k keeps the size, to the rows ``x``, ``last`` if they reach the bottom.
@@ -114,16 +114,15 @@ class Rows(Whole):
             room.copy_(x)
         else:
             self._kept[key] = x.clone()
-            self._scattered = True
+            self._scattered.add(key)
 
     def gather(self) -> None:
-        """Put what is kept side by side in memory.
+        """Put what is newly kept side by side in memory.
 
         Made one by one between the large tensors that come and go, it leaves holes that nothing else fits into.
         """
-        if self._scattered:
-            self._kept = {key: x.clone() for key, x in self._kept.items()}
-            self._scattered = False
+        self._kept |= {key: self._kept[key].clone() for key in self._scattered}
+        self._scattered.clear()
 
 
 def shuffled(x: Tensor, factor: int) -> Tensor:
