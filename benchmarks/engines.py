@@ -1,6 +1,6 @@
 """The engine against other ways to run the same network, interleaved in one process; prints a Markdown table.
 
-python benchmarks/engines.py [--repeats 5] [--threads N]
+python benchmarks/engines.py [--repeats 5] [--threads N] [--only RRDBNet]
 
 Rows: ours, from 8-bit pixels to 8-bit pixels with tiles and blending; float32 PyTorch as the well-known inference
 script runs it (whole image, NCHW, no tiles); onnxruntime and OpenVINO where they are installed. Each is fed the same
@@ -35,6 +35,7 @@ NETWORKS = {
     "compact 64x16 x4, 256x256": ({"arch": "compact", "scale": 4}, 256),
     "compact 64x16 x4, 512x512": ({"arch": "compact", "scale": 4}, 512),
     "RRDBNet-23 x4, 128x128": ({"arch": "rrdbnet", "scale": 4}, 128),
+    "RRDBNet-23 x4, 512x512": ({"arch": "rrdbnet", "scale": 4}, 512),
 }
 CPU = torch.device("cpu")
 Run = Callable[[Pixels], Pixels]
@@ -87,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", default="", help="rows whose title has this in it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     fast = resolve_precision(Precision.AUTO, CPU)
@@ -98,6 +100,8 @@ def main() -> None:
     print("| network, input | how | seconds | against float32 eager | largest difference | of the matmul peak |")
     print("|---|---|--:|--:|--:|--:|")
     for title, (config, size) in NETWORKS.items():
+        if arguments.only not in title:
+            continue
         compare(title, config, size, fast, arguments.repeats, arguments.threads)
 
 
