@@ -203,9 +203,7 @@ class FailsAt:
         monkeypatch.setattr(Rows, "gather", failing_gather)
 
 
-@pytest.mark.parametrize(
-    ("config", "height", "tiles"), [(COMPACT, 400, 4), (RRDBNET, 400, 4), (SPAN, 150, 4)]
-)
+@pytest.mark.parametrize(("config", "height", "tiles"), [(COMPACT, 400, 4), (RRDBNET, 400, 4), (SPAN, 150, 4)])
 @pytest.mark.parametrize("call", [1, 2, 4])
 def test_out_of_memory_on_any_tile_gives_the_same_pixels(
     monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], height: int, tiles: int, call: int
