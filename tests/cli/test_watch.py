@@ -30,21 +30,24 @@ def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) 
     command += ["--interval", "0.3"]
     for expected in (["old.png", "new.png"], []):  # started again, it has nothing to do
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            assert process.stderr.readline().startswith("watching")
-            if expected:
-                assert process.stdout.readline().strip().endswith("old.png")
-                with (folder / "new.png").open("wb") as file:  # written slowly: longer than a look takes
-                    for start in range(0, len(whole), len(whole) // 8):
-                        file.write(whole[start : start + len(whole) // 8])
-                        file.flush()
-                        time.sleep(0.1)
-                assert process.stdout.readline().strip().endswith("new.png")
-            else:
-                time.sleep(1.5)
-            process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=20)
+            try:
+                assert process.stdout is not None
+                assert process.stderr is not None
+                assert process.stderr.readline().startswith("watching")
+                if expected:
+                    assert process.stdout.readline().strip().endswith("old.png")
+                    with (folder / "new.png").open("wb") as file:  # written slowly: longer than a look takes
+                        for start in range(0, len(whole), len(whole) // 8):
+                            file.write(whole[start : start + len(whole) // 8])
+                            file.flush()
+                            time.sleep(0.1)
+                    assert process.stdout.readline().strip().endswith("new.png")
+                else:
+                    time.sleep(1.5)
+                process.send_signal(signal.SIGINT)
+                rest, errors = process.communicate(timeout=20)
+            finally:
+                process.kill()  # or a failed assertion waits for it forever
         assert process.returncode == 130
         assert rest == ""
         assert "error" not in errors
