@@ -136,10 +136,10 @@ class Generator(nn.Module):
 
         ``rows`` keeps what is needed from call to call, and has nothing at the top. Parts end ``lag`` rows past the
         image, or later; ``x`` has the rows that are there. Returns the rows that are final by now,
-        ``[B, channels[1], m, scale*w]``: all together those of ``enlarge`` for the whole image. A network that does not
-        ``streams`` has ``enlarge`` instead.
+        ``[B, channels[1], m, scale*w]``: all together those of ``enlarge`` for the whole image.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not stream")
+        # A network defines this or ``enlarge``, and the engine asks for rows only where ``streams`` says that it does.
+        raise NotImplementedError(f"{type(self).__name__} takes whole images only")
 
     def _luma(self, rgb: Tensor) -> Tensor:
         """Return the luma of ``rgb`` ``[B, 3, h, w]`` as ``[B, 1, h, w]``."""

@@ -35,12 +35,8 @@ class ResidualBlock(nn.Module):
             self.bn2 = nn.BatchNorm2d(nf)
         self.norm = config.norm
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return self.rows(x, Whole(), last=True)
-
     def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
-        """Map the rows ``x`` to those that are final, ``last`` if they reach the bottom."""
+        """Map the rows ``x`` ``[B, F, n, w]`` to those that are final, ``last`` if they reach the bottom."""
         y = rows.conv(self.conv1, x, last=last)
         y = rows.conv(self.conv2, self.act(self.bn1(y) if self.norm else y), last=last)
         return rows.delay(self, x, y.shape[2]) + (self.bn2(y) if self.norm else y)

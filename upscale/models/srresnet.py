@@ -23,12 +23,8 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
         self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return self.rows(x, Whole(), last=True)
-
     def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
-        """Map the rows ``x`` to those that are final, ``last`` if they reach the bottom."""
+        """Map the rows ``x`` ``[B, F, n, w]`` to those that are final, ``last`` if they reach the bottom."""
         y = rows.conv(self.conv2, F.relu(rows.conv(self.conv1, x, last=last)), last=last)
         return rows.delay(self, x, y.shape[2]) + y
 
