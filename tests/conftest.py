@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,36 @@ from numpy.typing import NDArray
 
 from upscale.models import Generator, build
 
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):  # with these, rich takes pipes for terminals
+    os.environ.pop(name, None)
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+DYING = """
+import os, signal, sys
+from upscale.cli import console, main
+
+tell, kind, left = console.event, sys.argv[1], int(sys.argv[2])
+
+def event(fields):
+    global left
+    tell(fields)
+    if fields["event"] == kind:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+console.event = event
+main(sys.argv[3:])
+"""
+
+
+def killed_at(kind: str, count: int, *arguments: str) -> list[str]:
+    """The command that runs the program with ``--json`` until its event number ``count`` of a ``kind``; 0: to the end.
+
+    It kills itself: another process that looks on may come too late.
+    """
+    return [sys.executable, "-c", DYING, kind, str(count), *arguments, "--json"]
 
 
 @pytest.fixture

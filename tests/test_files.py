@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image as PILImage
 
-from tests.conftest import picture
+from tests.conftest import killed_at, picture
 from upscale.files import replacing
 
 
@@ -40,13 +38,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None
 
 def test_kill_in_the_middle_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
     PILImage.fromarray(picture(500, 500)).save(tmp_path / "photo.png")
-    arguments = ["photo.png", "-m", "bicubic", "-x", "4", "--tile", "64", "--json"]
-    command = [sys.executable, "-m", "upscale", *arguments]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if json.loads(line)["event"] == "tile":
-                process.kill()
-                break
-    assert process.returncode == -signal.SIGKILL
+    command = killed_at("tile", 1, "photo.png", "-m", "bicubic", "-x", "4", "--tile", "64")
+    done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "photo_x4.png").exists()

@@ -24,7 +24,7 @@ from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
 
 DATA = bytes(range(256)) * 2000  # half a megabyte
 SHA256 = hashlib.sha256(DATA).hexdigest()
-QUICK = Patience(attempts=3, pause=0.01, timeout=1.0)
+QUICK = Patience(attempts=5, pause=0.01, timeout=1.0)
 
 
 @dataclass
@@ -69,6 +69,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of the store that is empty."""
     monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("UPSCALE_OFFLINE", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
     known.cache_clear()
     return tmp_path / "home"
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from tests.conftest import picture
+from tests.conftest import killed_at, picture
 from upscale.batch import pipeline
 from upscale.batch.journal import Journal, Source
 from upscale.batch.pipeline import Done, Ended, Failed, Skipped
@@ -150,21 +150,10 @@ def test_a_killed_run_is_finished_by_the_next(folder: Path) -> None:
     for index in range(3, 9):
         PILImage.fromarray(picture(64, 64, seed=index)).save(folder / f"{index}.png")
     out = folder.with_name("out")
-    command = [sys.executable, "-m", "upscale", str(folder), "-o", str(out), "-m", "bicubic", "-x", "4", "--json"]
-    done: list[str] = []
-    for kill_after in (1, 3, None):
-        ended = 0
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = json.loads(line)
-                if event["event"] == "done":
-                    done.append(Path(event["output"]).name)
-                    ended += 1
-                    if ended == kill_after:
-                        process.kill()
-                        break
-        assert process.returncode == (1 if kill_after is None else -signal.SIGKILL)
+    for count in (1, 3, 0):
+        command = killed_at("done", count, str(folder), "-o", str(out), "-m", "bicubic", "-x", "4")
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+        assert done.returncode == (-signal.SIGKILL if count else 1)
     assert sorted(path.name for path in out.iterdir()) == [".upscale", *(f"{index}.png" for index in range(9))]
     notes = [json.loads(line) for line in (out / ".upscale" / "journal.jsonl").read_text().splitlines()]
     finished = [note["output"] for note in notes if note["status"] == "done"]

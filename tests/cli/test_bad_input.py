@@ -143,6 +143,8 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
     rights = "-dac_override,-dac_read_search"
     without = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"] if ROOT else []
+    if subprocess.run([*without, "test", "-w", "locked"], cwd=tmp_path, check=False).returncode == 0:
+        pytest.skip("this user may write everywhere")
     command = [*without, sys.executable, "-m", "upscale", "ok.png", "-m", "bicubic", "-x", "2", "-o", "locked/"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1

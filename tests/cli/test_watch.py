@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,22 @@ def test_watch_fetches_nothing_offline(upscale_command: Run, tmp_path: Path, mon
     assert "--offline forbids to fetch it" in result.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let children be interrupted, as they are not where this process ignores it, run by a script in the background."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     PILImage.fromarray(picture(40, 40)).save(folder / "old.png")
     whole = (folder / "old.png").read_bytes()
     command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(out), "-m", "bicubic", "-x", "2"]
-    command += ["--interval", "0.3"]
+    command += ["--interval", "1"]
     for expected in (["old.png", "new.png"], []):  # started again, it has nothing to do
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
@@ -36,14 +46,14 @@ def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) 
                 assert process.stderr.readline().startswith("watching")
                 if expected:
                     assert process.stdout.readline().strip().endswith("old.png")
-                    with (folder / "new.png").open("wb") as file:  # written slowly: longer than a look takes
-                        for start in range(0, len(whole), len(whole) // 8):
-                            file.write(whole[start : start + len(whole) // 8])
+                    with (folder / "new.png").open("wb") as file:  # written slowly: over several looks
+                        for start in range(0, len(whole), len(whole) // 25):
+                            file.write(whole[start : start + len(whole) // 25])
                             file.flush()
                             time.sleep(0.1)
                     assert process.stdout.readline().strip().endswith("new.png")
                 else:
-                    time.sleep(1.5)
+                    time.sleep(3)
                 process.send_signal(signal.SIGINT)
                 rest, errors = process.communicate(timeout=20)
             finally:

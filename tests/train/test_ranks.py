@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,17 @@ def train_step(state, *rest):
 loop.train_step = train_step
 main()
 """
+
+
+def static() -> tuple[str, ...]:
+    """Launch with a fixed rendezvous: torchrun takes a free port for one that names none, as ``--standalone`` does."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return (*TWO, "--master-port", str(found.getsockname()[1]))
+
+
+def standalone() -> tuple[str, ...]:
+    return (*TWO, "--standalone")
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +92,22 @@ def assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
 
 
 def test_two_processes_train_like_one_with_twice_the_batch(folder: Path, alone: list[dict[str, Any]]) -> None:
-    done = run(folder, "two", 4, [*TWO, "-m", "upscale"])
+    done = run(folder, "two", 4, [*static(), "-m", "upscale"])
     assert done.returncode == 0, done.stderr
     assert_alike(alone, events(folder / "two", "step"))
-    again = run(folder, "two", 4, [*TWO, "--standalone", "-m", "upscale"])
+    again = run(folder, "two", 4, [*standalone(), "-m", "upscale"])
     assert again.returncode == 1
     assert again.stderr.count("holds a training run already") >= 2  # torchrun's second attempt does not go on either
     assert len(events(folder / "two", "start")) == 1
 
 
-@pytest.mark.parametrize("launcher", [TWO, (*TWO, "--standalone")], ids=["static", "standalone"])
+@pytest.mark.parametrize("launcher", [static, standalone])
 def test_a_restart_goes_on_from_what_was_saved(
-    folder: Path, alone: list[dict[str, Any]], launcher: Sequence[str]
+    folder: Path, alone: list[dict[str, Any]], launcher: Callable[[], Sequence[str]]
 ) -> None:
     (folder / "dies_once.py").write_text(DIES_ONCE)
-    out = f"restarted-{len(launcher)}"
-    done = run(folder, out, 4, [*launcher, "dies_once.py"])
+    out = f"restarted-{launcher.__name__}"
+    done = run(folder, out, 4, [*launcher(), "dies_once.py"])
     assert done.returncode == 0, done.stderr
     assert [event["step"] for event in events(folder / out, "start")] == [0, 3]
     steps = {event["step"]: event for event in events(folder / out, "step")}  # 4 is done twice
