@@ -24,6 +24,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.mark.parametrize("content", [b"garbage = [", b"\xff"])
+def test_a_damaged_file_is_named(home: Path, content: bytes) -> None:
+    home.mkdir()
+    (home / "weights.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"weights\.toml: cannot be read"):
+        known()
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_row_is_complete(name: str) -> None:
     entry = ENTRIES[name]

@@ -192,12 +192,19 @@ def user_file() -> Path:
 def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Add tables to the user's own weights.toml, by name; None takes one out."""
     path = user_file()
-    tables = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    tables = _tables(path) if path.exists() else {}
     tables = {name: table for name, table in {**tables, **change}.items() if table is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text("\n".join(_toml(name, table) for name, table in tables.items()), encoding="utf-8")
     known.cache_clear()
+
+
+def _tables(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}", "mend it, or move it away") from error
 
 
 @cache
@@ -211,9 +218,9 @@ def read(path: Path, more: Catalog | None = None) -> Catalog:
     """Read a weights.toml, whose siblings may be in the catalogue ``more``, too.
 
     Raises:
-        ConfigError: a table that is not one of a network, or a sibling that is not there.
+        ConfigError: not TOML, a table that is not one of a network, or a sibling that is not there.
     """
-    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    tables = _tables(path)
     entries = {
         name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{path.name}.{name}")
         for name, table in tables.items()

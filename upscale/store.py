@@ -103,7 +103,7 @@ def _described(name: str, records: Mapping[str, Any]) -> WeightsEntry:
 
 
 def _check_online(entry: WeightsEntry, offline: bool) -> None:
-    if offline or os.environ.get("UPSCALE_OFFLINE"):
+    if offline or os.environ.get("UPSCALE_OFFLINE", "0") not in ("", "0"):
         raise DownloadFailed(
             f"{entry.name}: not on this machine, and --offline forbids to fetch it",
             f"fetch it where there is a network: `upscale models fetch {entry.name}`, or bring a bundle",

@@ -217,6 +217,33 @@ def test_time_of_modification_is_kept(folder: Path) -> None:
     assert (folder.with_name("out") / "0.png").stat().st_mtime == 2_000_000
 
 
+def test_what_cannot_be_enlarged_so_far_keeps_no_other_back(folder: Path) -> None:
+    PILImage.fromarray(picture(2, 4)).save(folder / "0.png")
+    ended = run(jobs_of(folder, settings := Settings(target=Target.parse("100", Measure.LONG))), settings)
+    assert kinds(ended) == [Done, Done, Done, Failed]
+    PILImage.fromarray(picture(2, 3)).save(folder / "0.png")
+    PILImage.fromarray(picture(1, 9000)).save(folder / "1.webp")
+    ended = run(jobs_of(folder, settings := Settings(target=Target.parse("97", Measure.LONG))), settings)
+    assert kinds(ended) == [Failed, Done, Done, Done, Failed]
+    assert isinstance(ended[0], Failed)
+    assert "the most is 32" in ended[0].error.message
+
+
+@pytest.mark.parametrize("when", ["read_image", "encode"])
+def test_a_source_that_goes_away_is_its_own_matter(folder: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    original = getattr(pipeline, when)
+
+    def losing(job: Job | Path, *rest: Any) -> Any:
+        source = job if isinstance(job, Path) else job.source
+        if source.name == "1.png":
+            source.unlink()
+        return original(job, *rest)
+
+    jobs = jobs_of(folder)
+    monkeypatch.setattr(pipeline, when, losing)
+    assert kinds(run(jobs)) == [Done, Failed if when == "read_image" else Done, Done, Failed]
+
+
 def test_large_pictures_are_copied_or_left_out(folder: Path) -> None:
     settings = Settings(target=Target.parse("10", Measure.HEIGHT))
     ended = run(jobs_of(folder, settings), settings)

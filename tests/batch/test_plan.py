@@ -57,6 +57,18 @@ def test_impossible_templates(template: str) -> None:
         Naming(template=template)
 
 
+def test_a_picture_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    source = save(tmp_path / "in" / "a.png")
+    assert len(plan([str(source.parent), str(source)], tmp_path / "out", X2, Naming())) == 1
+
+
+def test_an_empty_input_is_not_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="an input is empty"):
+        plan([""], None, X2, Naming())
+
+
 def test_two_sources_of_one_result_are_refused(tmp_path: Path) -> None:
     for name in ("one/a.png", "two/a.png"):
         save(tmp_path / name)

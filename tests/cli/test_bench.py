@@ -184,3 +184,7 @@ def test_check_writes_its_heat_map_and_gates(folder: Path, tmp_path: Path, capsy
     assert json.loads(capsys.readouterr().out)["scale"] == 2
     assert read_image(tmp_path / "heat.png").pixels.shape == (48, 64, 3)
     assert call("check", large, source, "--least", 90) == 1
+    before = source.read_bytes()
+    assert call("check", large, source, "--heat", source) == 1
+    assert call("compare", source, source, "--report", source) == 1
+    assert source.read_bytes() == before

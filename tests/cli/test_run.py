@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from rich.console import Console
 
 from tests.conftest import picture
-from upscale.cli import main
+from upscale.cli import console, main
 
 Outcome = tuple[int, str, str]
 
@@ -117,6 +119,41 @@ def test_a_list_of_inputs(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run("--list", "gone.txt")[0] == 1
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"lat\xe9.png")
+    try:
+        PILImage.fromarray(picture(8, 8)).save(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system wants UTF-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    for more in ([], ["--json", "--force"]):
+        command = [sys.executable, "-m", "upscale", name, "-x", "2", "-m", "bicubic", *more]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert events[-2]["output"] == os.fsdecode(b"lat\xe9_x2.png")
+
+
+def test_the_bars_of_a_terminal_do_not_run_into_names(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, err = (Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True) for _ in range(2))
+    monkeypatch.setattr(console, "out", out)
+    monkeypatch.setattr(console, "err", err)
+    assert run("a.png", "-x", "2")[0] == 0
+    assert isinstance(err.file, io.StringIO)
+    assert "\x1b[2Ka_x2.png\n" in err.file.getvalue()  # the line of the bar erased, then the name
+
+
+def test_what_the_system_refuses_is_one_line(run: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run("a" * 300 + ".png", "-x", "2")
+    assert (code, err.count("error: ")) == (1, 1)
+    with pytest.raises(SystemExit) as caught:
+        main(["models", "export", "compact-x4", "-o", "nowhere/x.safetensors"])
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_no_picture_is_named(run: Callable[..., Outcome]) -> None:
     code, _, err = run("-x", "2")
     assert code == 2
@@ -180,6 +217,10 @@ def test_results_say_how_they_were_made_unless_asked_not_to(run: Callable[..., O
     assert b'upscale:Model="bicubic"' in (tmp_path / "a_x2.png").read_bytes()
     run("a.png", "-x", "3", "--no-provenance")
     assert b"upscale:" not in (tmp_path / "a_x3.png").read_bytes()
+
+
+def test_a_format_without_place_for_how_it_was_made_is_none_of_the_users_concern(run: Callable[..., Outcome]) -> None:
+    assert run("a.png", "-x", "2", "-f", "bmp") == (0, "a_x2.bmp\n", "")
 
 
 def test_background(run: Callable[..., Outcome], tmp_path: Path) -> None:

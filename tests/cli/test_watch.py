@@ -62,3 +62,27 @@ def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) 
         assert rest == ""
         assert "error" not in errors
     assert read_image(out / "new.png").pixels.shape == (80, 80, 3)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_clash_holds_up_nothing_for_good(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    out.mkdir()
+    PILImage.fromarray(picture(8, 8)).save(folder / "a.png")
+    (out / "a.png").write_bytes(b"of someone else")
+    command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(out), "-m", "bicubic", "-x", "2"]
+    command += ["--interval", "0.2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("watching")
+            assert "exists already" in process.stderr.readline()
+            (out / "a.png").unlink()
+            assert process.stdout.readline().strip().endswith("a.png")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 130

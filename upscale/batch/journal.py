@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -184,9 +185,9 @@ class Source:
         return self.state[0] == entry.source_state[0] and self.hash() == entry.source_sha256
 
     def hash(self) -> str:
-        """Return the sha256 of the content."""
+        """Return the sha256 of the content, empty if it cannot be read, or no longer."""
         if not self.sha256:
-            with self.path.open("rb") as file:
+            with suppress(OSError), self.path.open("rb") as file:
                 self.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return self.sha256
 

@@ -25,7 +25,7 @@ from upscale.batch.results import Settings, Written, copy, encode, keep_time, ma
 from upscale.batch.team import Team
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
-from upscale.images import LARGE, Image, can_stream, read_header, read_image, said_of
+from upscale.images import LARGE, Image, can_stream, check_size, format_of, read_header, read_image, said_of
 
 READ_AHEAD = 2
 _POLL = 0.2  # seconds between looks at a picture that another run works on
@@ -292,6 +292,7 @@ class _Stages:
         on_tile = partial(self._on_tile, job)
         try:
             height, width = target.size(*image.pixels.shape[:2])
+            check_size(str(job.output), format_of(job.output), height, width)
             if target.is_reached(*image.pixels.shape[:2]):
                 if self.settings.skip_large:
                     return _finished(self._skipped(ready, "is large enough already"))

@@ -54,7 +54,12 @@ class Naming:
 
     def name(self, job: Job, target: Target, default: str) -> str:
         """Return the name of the result of ``job``, by ``default`` if the user gave no template."""
-        height, width = (0, 0) if job.size is None else target.size(*job.size)
+        try:
+            height, width = (0, 0) if job.size is None else target.size(*job.size)
+        except InputError:  # in a folder, its turn will tell
+            if job.root is None:
+                raise
+            height, width = 0, 0
         ext = self.suffix_of(job.source)
         values = {
             "stem": job.source.stem,
@@ -95,8 +100,9 @@ def plan(
     ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``.
 
     Raises:
+        UsageError: an empty input.
         InputError: an input that is not there, a folder without pictures, or a folder that cannot be written to.
-        UnsupportedFormat: a suffix that cannot be written, or a result too large for its format.
+        UnsupportedFormat: a suffix that cannot be written, or a result too large for its format, unless in a folder.
         OutputExists: two sources for one file, a source that would be replaced, or an existing file that no earlier run
             made, without ``force``.
     """
@@ -107,6 +113,7 @@ def plan(
         jobs = [Job(source=paths[0], output=output, size=_size(paths[0]))]
     else:
         jobs = [job for path in paths for job in _jobs(path, output, target, naming, recursive)]
+        jobs = list({(job.source.resolve(), job.output.resolve()): job for job in jobs}.values())  # named twice
     _check_formats(jobs, target)
     _check_clashes(jobs)
     if not force:
@@ -117,6 +124,8 @@ def plan(
 
 
 def _expand(pattern: str) -> list[Path]:
+    if not pattern:
+        raise UsageError("an input is empty", "a variable of the shell without a value?")
     path = Path(pattern)
     if path.exists():
         return [path]
@@ -164,7 +173,7 @@ def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
 def _check_formats(jobs: Sequence[Job], target: Target) -> None:
     for job in jobs:
         row = format_of(job.output)
-        if job.size is not None:
+        if job.size is not None and job.root is None:  # one of a folder must not keep the others: its turn will tell
             check_size(str(job.output), row, *target.size(*job.size))
 
 

@@ -46,7 +46,7 @@ Written = tuple[Upscaled | None, tuple[str, ...]]
 
 def encode(job: Job, result: Upscaled, settings: Settings) -> Written:
     """Write what the network made."""
-    return result, _write_image(job, _with_metadata(result.image, settings), settings)
+    return result, _write_image(job, _with_metadata(job, result.image, settings), settings)
 
 
 def copy(job: Job, image: Image, settings: Settings) -> Written:
@@ -67,7 +67,7 @@ def stream(job: Job, image: Image, settings: Settings, upscaler: Upscaler, on_ti
     notices: list[str] = []
 
     def write(bands: Iterator[Pixels]) -> None:
-        notices.extend(write_bands(job.output, _with_metadata(image, settings), height, width, bands))
+        notices.extend(write_bands(job.output, _with_metadata(job, image, settings), height, width, bands))
 
     return upscaler.write_rows(image, target, write, on_tile), tuple(notices)
 
@@ -76,12 +76,13 @@ def _write_image(job: Job, image: Image, settings: Settings) -> tuple[str, ...]:
     return write_image(job.output, image, quality=settings.quality, background=settings.background)
 
 
-def _with_metadata(image: Image, settings: Settings) -> Image:
+def _with_metadata(job: Job, image: Image, settings: Settings) -> Image:
     """Return ``image`` and its frames with the metadata that the settings ask for."""
+    signs = settings.provenance is not None and not settings.strip and "xmp" in format_of(job.output).holds
     frames = []
     for frame in image.frames:
         metadata = frame.metadata.stripped() if settings.strip else frame.metadata
-        if settings.provenance is not None and not settings.strip:
+        if signs and settings.provenance is not None:
             metadata = metadata.signed(settings.provenance)
         frames.append(replace(frame, metadata=metadata, following=()))
     return replace(frames[0], following=tuple(frames[1:]))
@@ -96,6 +97,9 @@ def make_folder(folder: Path) -> None:
 
 
 def keep_time(job: Job) -> None:
-    """Give the result the source's time of modification, by which people sort their pictures."""
-    stat = job.source.stat()
+    """Give the result the time of the source, by which people sort their pictures, if that is still there."""
+    try:
+        stat = job.source.stat()
+    except FileNotFoundError:
+        return
     os.utime(job.output, ns=(stat.st_atime_ns, stat.st_mtime_ns))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,8 @@ GROUPS: dict[str, Mapping[str, Callable[..., None]]] = {"models": MODELS}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program on ``arguments``, by default those of the process, and exit."""
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is none of the user's concern
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names that are not UTF-8 go out as they came
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(arguments[0]) if arguments else None
     app = typer.Typer(
@@ -66,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UpscaleError as error:
         error_line(error)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        error_line(UpscaleError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
+        sys.exit(1)
 
 
 def _commands() -> str:

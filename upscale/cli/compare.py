@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upscale.cli import console
-from upscale.errors import InputError, UsageError
+from upscale.errors import InputError, OutputExists, UsageError
 
 if TYPE_CHECKING:
     from upscale.images import Image
@@ -34,6 +35,7 @@ def compare(
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
     paths = [a, b] if ref is None else [a, b, ref]
+    _spare(paths, report)
     images = [read_image(path) for path in paths]
     _check_sizes(paths, images, border)
     names = _names(paths)
@@ -70,6 +72,7 @@ def check(
     from upscale.bench.tables import Cell, Grid
     from upscale.images import Image, read_image, write_image
 
+    _spare([sr, lr], heat, report)
     large, small = read_image(sr), read_image(lr)
     found = faith(large, small)
     facts = [
@@ -104,6 +107,13 @@ def check(
             console.out.print(f"{name:<24} {value:>10}   {meaning}".rstrip(), markup=False)
     if least is not None and found.consistency < least:
         raise typer.Exit(1)
+
+
+def _spare(inputs: Sequence[Path], *outputs: Path | None) -> None:
+    """Refuse to write over a picture that is to be read."""
+    for output in outputs:
+        if output is not None and output.resolve() in {path.resolve() for path in inputs}:
+            raise OutputExists(f"{output}: is an input; it will not be replaced", "name another file")
 
 
 def _check_sizes(paths: list[Path], images: list[Image], border: int) -> None:

@@ -33,7 +33,10 @@ def notice(text: str) -> None:
 
 def event(fields: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own, in one piece, as several threads may print."""
-    print(json.dumps(fields, ensure_ascii=False) + "\n", end="", flush=True)  # noqa: T201
+    text = json.dumps(fields, ensure_ascii=False)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps(fields)  # a name that is not UTF-8: escaped, or the line would not be, either
+    print(text + "\n", end="", flush=True)  # noqa: T201
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1) -> None:

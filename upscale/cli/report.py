@@ -53,8 +53,8 @@ class Report:
     def on_tile(self, job: Job, done: int, total: int) -> None:
         """Show how far the picture of ``job`` is."""
         if job not in self._tiles:
-            self._tiles[job] = self.bars.add_task(job.source.name, unit="tiles")
-        self.bars.update(self._tiles[job], completed=done, total=total)
+            self._tiles[job] = self.bars.add_task(job.source.name, total=total, unit="tiles")
+        self.bars.update(self._tiles[job], completed=done)
         if self.json:
             console.event({"event": "tile", "input": str(job.source), "done": done, "total": total})
 
@@ -104,7 +104,9 @@ class Report:
         if not self.quiet:
             for text in notices:
                 console.notice(f"{job.source}: {text}")
-            console.out.print(str(job.output), markup=False)
+            # Where both are a terminal, only what the bars print themselves comes above them.
+            above = console.out.is_terminal and not self.bars.disable
+            (console.err if above else console.out).print(str(job.output), markup=False)
         if self.verbose and result is not None:
             console.err.print(
                 f"  {width}x{height}, {result.tiles} tiles of {result.tile_size}, {result.seconds:.1f} s", markup=False

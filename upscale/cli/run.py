@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -235,7 +236,8 @@ def run(
     team = Team.joined()
     leads = team.rank == 0  # and speaks for all
 
-    with tempfile.TemporaryDirectory(prefix="upscale-") as folder:
+    piped = "-" in given or output == Path("-")
+    with tempfile.TemporaryDirectory(prefix="upscale-") if piped else nullcontext("") as folder:
         streams = Streams(given, output, Path(folder), naming, json=json)
 
         def planned(target: Target) -> list[Job]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -53,8 +57,9 @@ def watch(
     console.err.print(f"watching {folder}; Ctrl-C ends", markup=False)
     before: dict[Path, tuple[int, int]] = {}
     handled: dict[Path, tuple[int, int]] = {}
-    try:
-        while True:
+    told = ""
+    with _interruptible() as interrupted:
+        while not interrupted:
             now = {}
             for path in pictures(folder, output, recursive=True):
                 stat = path.stat()
@@ -67,10 +72,32 @@ def watch(
                     report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
                     with report.bars:
                         pipeline.run(jobs, [upscaler], settings, on_tile=report.on_tile, on_end=report.on_end)
-                except UpscaleError as error:
-                    console.error_line(error)
-                handled |= {path: now[path] for path in complete}
+                    handled |= {path: now[path] for path in complete}
+                    told = ""
+                except UpscaleError as error:  # a clash of names, say: as soon as it is gone, all goes on
+                    if error.message != told:
+                        console.error_line(error)
+                    told = error.message
             before = now
             time.sleep(interval)
+    raise typer.Exit(130)
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """End the block at Ctrl-C; what it yields is not empty then, as an exception that meets a destructor is lost."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGINT, note)
+    if handler is signal.SIG_IGN:  # of a script's background
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield received
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        pass
+    finally:
+        signal.signal(signal.SIGINT, handler)
