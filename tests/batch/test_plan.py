@@ -88,6 +88,14 @@ def test_limits_of_formats_are_found_before_work(tmp_path: Path) -> None:
         plan([str(source)], None, Target.parse("17"), Naming(suffix=".webp"))
 
 
+def test_in_a_folder_one_that_is_too_much_has_no_size(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", 4, 4)
+    save(tmp_path / "in" / "b.png", 100, 50)
+    wide = Target.parse("400", Measure.LONG)
+    jobs = plan([str(tmp_path / "in")], None, wide, Naming())
+    assert [job.result_size(wide) for job in jobs] == [None, (400, 200)]
+
+
 def test_the_limit_of_enlargement_is_found_before_work(tmp_path: Path) -> None:
     source = save(tmp_path / "small.png")
     with pytest.raises(InputError, match="enlarged 1000 times"):

@@ -26,6 +26,19 @@ class Job:
     size: tuple[int, int] | None = None
     """Height and width of the source by its header; None: it cannot be told, which its turn will explain."""
 
+    def result_size(self, target: Target) -> tuple[int, int] | None:
+        """Return height and width of the result, None where they cannot be told.
+
+        Raises:
+            InputError: it is too much to enlarge; one of a folder does not keep the others, its turn will tell.
+        """
+        try:
+            return None if self.size is None else target.size(*self.size)
+        except InputError:
+            if self.root is None:
+                raise
+            return None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
@@ -54,12 +67,7 @@ class Naming:
 
     def name(self, job: Job, target: Target, default: str) -> str:
         """Return the name of the result of ``job``, by ``default`` if the user gave no template."""
-        try:
-            height, width = (0, 0) if job.size is None else target.size(*job.size)
-        except InputError:  # in a folder, its turn will tell
-            if job.root is None:
-                raise
-            height, width = 0, 0
+        height, width = job.result_size(target) or (0, 0)
         ext = self.suffix_of(job.source)
         values = {
             "stem": job.source.stem,

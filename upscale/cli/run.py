@@ -354,7 +354,7 @@ def settings_for(
 def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
     from upscale.batch.journal import Journal
 
-    sizes = [None if job.size is None else target.size(*job.size) for job in jobs]
+    sizes = [job.result_size(target) for job in jobs]
     paces = []
     for root in {job.root for job in jobs if job.root is not None}:
         journal = Journal(root)
