@@ -88,6 +88,15 @@ def test_limits_of_formats_are_found_before_work(tmp_path: Path) -> None:
         plan([str(source)], None, Target.parse("17"), Naming(suffix=".webp"))
 
 
+def test_in_a_folder_what_changes_its_format_gives_way(tmp_path: Path) -> None:
+    for name in ("a.png", "a.tga", "b.tga", "c.jpg", "c.webp"):
+        save(tmp_path / "in" / name)
+    jobs = plan([str(tmp_path / "in")], None, X2, Naming())
+    assert [job.output.name for job in jobs] == ["a.png", "a.tga.png", "b.png", "c.jpg", "c.webp"]
+    jobs = plan([str(tmp_path / "in")], None, X2, Naming(suffix=".png"))
+    assert [job.output.name for job in jobs] == ["a.png", "a.tga.png", "b.png", "c.jpg.png", "c.webp.png"]
+
+
 def test_in_a_folder_one_that_is_too_much_has_no_size(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png", 4, 4)
     save(tmp_path / "in" / "b.png", 100, 50)

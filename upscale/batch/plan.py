@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upscale.batch.journal import Journal
@@ -105,7 +106,8 @@ def plan(
 
     ``inputs`` are files, folders (``recursive``: with their subfolders) and glob patterns. ``output`` is a file for a
     single picture, otherwise a folder; without it results lie beside their sources with the factor in their names:
-    ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``.
+    ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``; ``a.tga`` beside ``a.png`` becomes
+    ``a.tga.png``.
 
     Raises:
         UsageError: an empty input.
@@ -150,12 +152,24 @@ def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recur
         sources = list(pictures(path, root, recursive))
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
-        for source in sources:
-            yield _job(source, (root / source.relative_to(path)).parent, root, target, naming, "{stem}{ext}")
+        jobs = [
+            _job(source, (root / source.relative_to(path)).parent, root, target, naming, "{stem}{ext}")
+            for source in sources
+        ]
+        yield from jobs if naming.template else _told_apart(jobs)
     elif output is not None:
         yield _job(path, output, output, target, naming, "{stem}{ext}")
     else:
         yield _job(path, path.parent, None, target, naming, f"{{stem}}_{target}{{ext}}")
+
+
+def _told_apart(jobs: Sequence[Job]) -> Iterator[Job]:
+    """Yield ``jobs``, of those with one output the ones that change their format as ``a.tga.png``."""
+    count = Counter(job.output for job in jobs)
+    for job in jobs:
+        if count[job.output] > 1 and job.output.suffix.lower() != job.source.suffix.lower():
+            job = replace(job, output=job.output.with_name(job.source.name + job.output.suffix))
+        yield job
 
 
 def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: Naming, default: str) -> Job:
