@@ -43,6 +43,7 @@ def watch(
     restarts: the journal in the folder of results knows.
     """
     from upscale.batch import pipeline
+    from upscale.batch.journal import output_state
     from upscale.batch.plan import Naming, pictures, plan
     from upscale.loading import load
 
@@ -55,15 +56,13 @@ def watch(
     target = wanted or upscaler.native
     settings = settings_for(model, upscaler, target, quality=quality)
     console.err.print(f"watching {folder}; Ctrl-C ends", markup=False)
-    before: dict[Path, tuple[int, int]] = {}
-    handled: dict[Path, tuple[int, int]] = {}
+    before: dict[Path, tuple[int, ...]] = {}
+    handled: dict[Path, tuple[int, ...]] = {}
     told = ""
     with _interruptible() as interrupted:
         while not interrupted:
-            now = {}
-            for path in pictures(folder, output, recursive=True):
-                stat = path.stat()
-                now[path] = (stat.st_size, stat.st_mtime_ns)
+            states = {path: output_state(path) for path in pictures(folder, output, recursive=True)}
+            now = {path: state for path, state in states.items() if state is not None}  # not gone since it was listed
             complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
             if complete:
                 try:
