@@ -78,12 +78,12 @@ def _write_image(job: Job, image: Image, settings: Settings) -> tuple[str, ...]:
 
 def _with_metadata(job: Job, image: Image, settings: Settings) -> Image:
     """Return ``image`` and its frames with the metadata that the settings ask for."""
-    signs = settings.provenance is not None and not settings.strip and "xmp" in format_of(job.output).holds
+    note = settings.provenance if not settings.strip and "xmp" in format_of(job.output).holds else None
     frames = []
     for frame in image.frames:
         metadata = frame.metadata.stripped() if settings.strip else frame.metadata
-        if signs and settings.provenance is not None:
-            metadata = metadata.signed(settings.provenance)
+        if note is not None:
+            metadata = metadata.signed(note)
         frames.append(replace(frame, metadata=metadata, following=()))
     return replace(frames[0], following=tuple(frames[1:]))
 

@@ -147,8 +147,7 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
         if not block:
             continue
         if name not in row.holds:
-            if name != "xmp" or frame.metadata.xmp is not None:
-                lost.append(f"{row.name} has no place for {name.upper()}")
+            lost.append(f"{row.name} has no place for {name.upper()}")
         elif not (name in ("exif", "xmp") and row.largest_block and len(block) > row.largest_block):
             continue
         else:
