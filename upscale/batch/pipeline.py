@@ -292,11 +292,11 @@ class _Stages:
         on_tile = partial(self._on_tile, job)
         try:
             height, width = target.size(*image.pixels.shape[:2])
-            check_size(str(job.output), format_of(job.output), height, width)
             if target.is_reached(*image.pixels.shape[:2]):
                 if self.settings.skip_large:
                     return _finished(self._skipped(ready, "is large enough already"))
                 return self.writer.submit(self._write, ready, partial(copy, job, image, self.settings))
+            check_size(str(job.output), format_of(job.output), height, width)  # before the network works for nothing
             if height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image):
                 return _finished(self._write(ready, partial(stream, job, image, self.settings, upscaler, on_tile)))
             result = upscaler.upscale(image, target, on_tile)
