@@ -22,6 +22,7 @@ from upscale.files import replacing
 from upscale.images import Pixels, is_picture, read_image
 from upscale.imaging import to_array, to_tensor
 from upscale.train.degradation import MARGIN, chance, degrade, sharpened
+from upscale.train.drawings import draw
 from upscale.train.recipe import Recipe
 
 
@@ -134,6 +135,14 @@ def _load(path: Path) -> Pixels | str:
     return to_array(to_tensor(image.pixels), np.dtype(np.uint8)) if image.pixels.dtype != np.uint8 else image.pixels
 
 
+class _Crop(NamedTuple):
+    """One example."""
+
+    gt: Pixels
+    lr: Pixels | None = None
+    """Where it is not made of ``gt``."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Crops:
     """What a batch is made of."""
@@ -192,16 +201,19 @@ class Batches:
         seed = [self.recipe.seed, step]
         size = self._large if step >= (1 - self.recipe.data.large) * self.recipe.steps else self._usual
         count = size.count
-        crops = [self._crops(size, np.random.default_rng([*seed, self.rank * count + i])) for i in range(count)]
-        gt, *given = [_stacked(pictures) for pictures in zip(*crops, strict=True)]
+        crops = [self._crop(size, np.random.default_rng([*seed, self.rank * count + i])) for i in range(count)]
+        gt = _stacked([crop.gt for crop in crops])
+        given = {place: crop.lr for place, crop in enumerate(crops) if crop.lr is not None}
         sharp = sharpened(gt) if degradation.sharpen else None
-        if given:
-            return Batch(given[0].contiguous(memory_format=torch.channels_last), gt, sharp)
+        if self.lrs is not None:
+            return Batch(_stacked(list(given.values())).contiguous(memory_format=torch.channels_last), gt, sharp)
         number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
         random = torch.Generator().manual_seed(int(number))
         blind = degradation.kind == "blind" and not chance(random, degradation.clean)
         source, border = gt if sharp is None else sharp, MARGIN * scale
         lr = degrade(source, scale, degradation if blind else None, random)
+        if given and not blind:
+            lr[list(given)] = _stacked(list(given.values()))
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
             gt[..., border:-border, border:-border].contiguous(),
@@ -209,23 +221,25 @@ class Batches:
             degradation.texture if blind else 1.0,
         )
 
-    def _crops(self, crops: _Crops, rng: np.random.Generator) -> list[Pixels]:
-        """Return a crop for GT, and where LR pictures are given, the same part of one of these."""
+    def _crop(self, crops: _Crops, rng: np.random.Generator) -> _Crop:
+        data, scale, edge = self.recipe.data, self.recipe.scale, crops.edge
+        size = crop_size(edge, scale) if self.lrs is None else edge // scale
+        if data.drawn and rng.random() < data.drawn:
+            gt, lr = draw(size // scale if self.lrs is None else size, scale, rng)
+            return _Crop(gt, lr if self.lrs is not None or rng.random() < 0.5 else None)
         index = rng.choice(len(self.arrays), p=crops.shares)
         array = self.arrays[index] if self.lrs is None else self.lrs[index]
-        scale, edge = self.recipe.scale, crops.edge
-        size = crop_size(edge, scale) if self.lrs is None else edge // scale
         candidates = []
-        for _ in range(self.recipe.data.candidates):
+        for _ in range(data.candidates):
             y = rng.integers(array.shape[0] - size + 1)
             x = rng.integers(array.shape[1] - size + 1)
             candidates.append((y, x, array[y : y + size, x : x + size]))
         y, x, crop = candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: _detail(found[2]))
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
         if self.lrs is None:
-            return [_turned(crop, turns, mirror)]
+            return _Crop(_turned(crop, turns, mirror))
         gt = self.arrays[index][scale * y : scale * y + edge, scale * x : scale * x + edge]
-        return [_turned(gt, turns, mirror), _turned(crop, turns, mirror)]
+        return _Crop(_turned(gt, turns, mirror), _turned(crop, turns, mirror))
 
 
 def crop_size(edge: int, scale: int) -> int:

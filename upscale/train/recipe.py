@@ -32,8 +32,13 @@ class DataConfig:
     """Part of the steps, the last ones, with crops of twice the edge, a quarter as many. They cost the same, and fewer
     of their pixels are so near to a border that the network sees less there than in a picture. Pictures without room
     for one are left out then; where none has room, nothing changes."""
+    drawn: float = 0.0
+    """Part of the crops that are drawings made by the program (``drawings.draw``). Of those in batches that are reduced
+    bicubic, half have LR without antialiasing."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.drawn <= 1:
+            raise ValueError(f"data.drawn is {self.drawn}, must be from 0 to 1")
         if not 0 <= self.large <= 1:
             raise ValueError(f"data.large is {self.large}, must be from 0 to 1")
         if self.large and self.batch_size % 4:
