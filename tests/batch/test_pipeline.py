@@ -112,9 +112,25 @@ def test_retry_failed_does_nothing_else(folder: Path) -> None:
     assert not (folder.with_name("out") / "0.png").exists()
 
 
-def test_a_result_that_was_touched_is_not_replaced(folder: Path) -> None:
+def test_a_result_that_was_changed_is_left_and_the_others_are_done(folder: Path) -> None:
+    out = folder.with_name("out")
     run(jobs_of(folder))
-    (folder.with_name("out") / "1.png").write_bytes(b"edited")
+    (out / "1.png").write_bytes(b"edited")
+    (out / "2.png").unlink()
+    ended = run(jobs_of(folder))
+    assert kinds(ended) == [Skipped, Skipped, Done, Failed]
+    assert [isinstance(end, Skipped) and end.kept for end in ended] == [False, True, False, False]
+    assert (out / "1.png").read_bytes() == b"edited"
+    run(jobs_of(folder, force=True), redo=True)
+    assert read_image(out / "1.png").pixels.shape == (20, 16, 3)
+
+
+def test_a_file_that_appears_after_planning_is_left(folder: Path) -> None:
+    jobs, out = jobs_of(folder), folder.with_name("out")
+    out.mkdir()
+    (out / "1.png").write_bytes(b"somebody's")
+    assert kinds(run(jobs)) == [Done, Skipped, Done, Failed]
+    assert (out / "1.png").read_bytes() == b"somebody's"
     with pytest.raises(OutputExists, match=r"1\.png: exists already"):
         jobs_of(folder)
 

@@ -212,6 +212,21 @@ def test_events(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert again[3] == {"event": "end", "done": 0, "skipped": 1, "failed": 1}
 
 
+def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")
+    assert run("in", "-x", "2")[0] == 0
+    (tmp_path / "in_x2" / "a.png").write_bytes(b"edited")
+    code, _, err = run("in", "-x", "2", "--dry-run")
+    assert code == 0
+    assert "1 of the results are there already; of those, only what changed since would be done again" in err
+    assert "they would be replaced" in run("in", "-x", "2", "--dry-run", "--force")[2]
+    code, _, err = run("in", "-x", "2")
+    assert code == 0
+    assert "1 of the results were changed since they were made, and left; --force replaces them" in err
+    assert (tmp_path / "in_x2" / "a.png").read_bytes() == b"edited"
+
+
 def test_results_say_how_they_were_made_unless_asked_not_to(run: Callable[..., Outcome], tmp_path: Path) -> None:
     run("a.png", "-x", "2")
     assert b'upscale:Model="bicubic"' in (tmp_path / "a_x2.png").read_bytes()

@@ -49,6 +49,8 @@ class Skipped:
 
     job: Job
     reason: str
+    kept: bool = False
+    """Whether there is work, but somebody changed the result since it was made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +102,9 @@ def run(
     """Do ``jobs`` with ``upscalers`` of one network, one for each device; ``on_end`` is told of the end of each job.
 
     What the journal of a folder of results says to be done, from the same content and with the same settings, is not
-    done again; what another run works on comes last. ``retry_failed``: do nothing but what failed before.
-    ``redo``: do everything, whatever the journal said at the beginning. With a ``team``, what the others do is reported
-    as done, too.
+    done again, and a result that was changed since is left; what another run works on comes last. ``retry_failed``: do
+    nothing but what failed before. ``redo``: do everything, whatever the journal said at the beginning. With a
+    ``team``, what the others do is reported as done, too.
 
     Raises:
         DiskFull: no room for a result; nothing is begun any more, what was begun is finished.
@@ -224,6 +226,8 @@ class _Stages:
                 journal.refresh()  # it may have been done between the question and the claim
                 journal.tidy(job.output)
                 ended = self._known(job, source, journal)
+                if ended is None and not self.redo and job.output.exists() and not journal.made(job.output):
+                    ended = Skipped(job=job, reason="was changed since it was made", kept=True)
                 if ended is not None:
                     journal.release(job.output)
                     return ended

@@ -113,8 +113,8 @@ def plan(
         UsageError: an empty input.
         InputError: an input that is not there, a folder without pictures, or a folder that cannot be written to.
         UnsupportedFormat: a suffix that cannot be written, or a result too large for its format, unless in a folder.
-        OutputExists: two sources for one file, a source that would be replaced, or an existing file that no earlier run
-            made, without ``force``.
+        OutputExists: two sources for one file, a source that would be replaced, or an existing file that is not the
+            result of an earlier run, without ``force``.
     """
     paths = [path for pattern in inputs for path in _expand(pattern)]
     if output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES:
@@ -220,7 +220,7 @@ def _check_existing(jobs: Sequence[Job], journals: Mapping[Path, Journal] | None
     read: dict[Path, Journal] = dict(journals or {})
     for root in {job.root for job in existing if job.root is not None}:
         read.setdefault(root, Journal(root)).refresh()
-    foreign = [job.output for job in existing if job.root is None or not read[job.root].made(job.output)]
+    foreign = [job.output for job in existing if job.root is None or read[job.root].find(job.output) is None]
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise OutputExists(f"{foreign[0]}: exists already{more}", "--force replaces it, --output names another")

@@ -42,6 +42,7 @@ class Report:
         self.json, self.quiet, self.verbose = json, quiet, verbose
         self.done = 0
         self.skipped = 0
+        self.kept = 0
         self.failed: list[Failed] = []
         self.total = total
         self.bars = console.progress(quiet=quiet or json)
@@ -75,6 +76,7 @@ class Report:
                 console.error_line(ended.error, str(job.source))
         elif isinstance(ended, Skipped):
             self.skipped += 1
+            self.kept += ended.kept
             if self.json:
                 facts = {"output": str(job.output), "reason": ended.reason}
                 console.event({"event": "skipped", "input": str(job.source), **facts})
@@ -132,11 +134,17 @@ class Report:
             for failure in self.failed:
                 reason = failure.error.message.removeprefix(f"{failure.job.source}: ")
                 console.err.print(f"  {failure.job.source!s:<{width}}  {reason}", markup=False)
+        if self.kept and not self.quiet:
+            console.notice(
+                f"{self.kept} of the results were changed since they were made, and left; --force replaces them"
+            )
         if earlier:
             console.err.print("--retry-failed tries those again that failed in an earlier run", style="bold")
 
 
-def show_plan(jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace: float | None, *, json: bool) -> None:
+def show_plan(
+    jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace: float | None, *, force: bool, json: bool
+) -> None:
     """Print what would be done: ``sizes`` are height and width of the results, ``pace`` seconds a megapixel."""
     from upscale.images import format_of
 
@@ -170,6 +178,9 @@ def show_plan(jobs: Sequence[Job], sizes: Sequence[tuple[int, int] | None], pace
             f" and {memory / 1e6:.0f} MB of memory beside the network's",
             markup=False,
         )
+        if there_already := sum(job.output.exists() for job in jobs):
+            what = "they would be replaced" if force else "of those, only what changed since would be done again"
+            console.notice(f"{there_already} of the results are there already; {what}")
         folder = next(folder for folder in jobs[0].output.absolute().parents if folder.exists())
         free = shutil.disk_usage(folder).free
         if free < total_bytes:

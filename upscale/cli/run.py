@@ -251,7 +251,7 @@ def run(
         jobs = [] if wanted is None else planned(wanted)
         if dry_run and wanted is not None:
             if leads:
-                _dry_run(jobs, wanted, json=json)
+                _dry_run(jobs, wanted, force=force, json=json)
             return
 
         from upscale.batch import pipeline
@@ -267,7 +267,7 @@ def run(
             jobs = planned(wanted)
             if dry_run:
                 if leads:
-                    _dry_run(jobs, wanted, json=json)
+                    _dry_run(jobs, wanted, force=force, json=json)
                 return
         settings = settings_for(
             model,
@@ -351,7 +351,7 @@ def settings_for(
     )
 
 
-def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
+def _dry_run(jobs: Sequence[Job], target: Target, *, force: bool, json: bool) -> None:
     from upscale.batch.journal import Journal
 
     sizes = [job.result_size(target) for job in jobs]
@@ -360,7 +360,7 @@ def _dry_run(jobs: Sequence[Job], target: Target, *, json: bool) -> None:
         journal = Journal(root)
         journal.refresh()
         paces.append(journal.pace())
-    show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), json=json)
+    show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), force=force, json=json)
 
 
 def _on_each(devices: Sequence[str], load: Callable[..., Upscaler]) -> list[Upscaler]:

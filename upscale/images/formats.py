@@ -48,7 +48,7 @@ class ImageFormat:
     colours: int | None = None
     """How many different ones a picture may have."""
     holds: frozenset[str] = frozenset()
-    """The fields of ``Metadata`` that it has a place for."""
+    """The fields of ``Metadata`` that it has a place for; ``comment`` is that of the texts."""
     largest_block: int | None = None
     """Bytes that EXIF or XMP may have."""
     lossless: Mapping[str, Any] | None = field(default_factory=dict)
@@ -73,14 +73,14 @@ FORMATS = (
         transparency=Transparency.FULL,
         deep=True,
         several=Several.FRAMES,
-        holds=_ALL,
+        holds=_ALL | {"texts", "colour"},
     ),
     ImageFormat(
         name="JPEG",
         suffixes=(".jpg", ".jpeg", ".jfif"),
         bytes_per_pixel=0.45,
         longest=65_500,
-        holds=_ALL,
+        holds=_ALL | {"comment"},
         largest_block=65_500,  # a segment has 65 533 bytes, of which a header takes up to 29
         lossless=None,
         lossy={"quality": 95, "subsampling": 0},
@@ -126,6 +126,7 @@ FORMATS = (
         several=Several.FRAMES,
         longest=65_535,
         colours=256,
+        holds=frozenset(("comment",)),
     ),
     ImageFormat(
         name="HEIF",

@@ -1,9 +1,11 @@
-"""EXIF, XMP, IPTC, ICC, DPI: what is kept, what must be rewritten for an upright, larger picture, what is added."""
+"""EXIF, XMP, IPTC, ICC, DPI, texts: what is kept, what an upright, larger picture needs rewritten, what is added."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -31,6 +33,11 @@ _STRUCTURE = frozenset(
 )
 _STRUCTURE |= {330, *range(332, 337), *range(338, 348), *range(512, 522), *range(529, 533), 700, 33723, 34377, 34675}
 
+COMMENT = "Comment"
+"""The keyword, in PNG, of the one text that JPEG and GIF have."""
+_ELSEWHERE = ("Raw profile type ", "XML:com.adobe.xmp")  # beginnings of keywords of texts that are other metadata
+_USUAL = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green and blue of sRGB: IEC 61966-2-1
+
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)  # of EXIF, beside the main one
 
 _XMP_EMPTY = (
@@ -52,10 +59,16 @@ class Metadata:
     iptc: bytes | None = None
     """IPTC-IIM records."""
     dpi: tuple[float, float] | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """By keyword, as PNG has them: what a picture was generated from, titles, comments."""
+    colour: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Chunks of PNG that say how colours are to be shown where there is no profile: sRGB, gAMA, cHRM."""
+    unusual: bool = False
+    """Whether ``colour`` says anything else than sRGB."""
 
     def stripped(self) -> Metadata:
         """Return the profile alone, without which the colours would be others."""
-        return Metadata(icc=self.icc)
+        return Metadata(icc=self.icc, colour=self.colour, unusual=self.unusual)
 
     def resized(self, height: int, width: int) -> Metadata:
         """Return the same for an upright picture of ``height`` by ``width``: orientation, size, thumbnails."""
@@ -101,6 +114,7 @@ def read_metadata(opened: PILImage.Image) -> tuple[Metadata, int]:
         dpi = info.get("dpi") or _dpi(exif)
     except Exception:  # Pillow's parser raises anything at all on damaged EXIF; the picture matters more
         orientation, raw, dpi = 1, b"", None
+    colour, unusual = _colour(info)
     tags = getattr(opened, "tag_v2", {})
     xmp = info.get("xmp") or tags.get(700)
     metadata = Metadata(
@@ -109,8 +123,39 @@ def read_metadata(opened: PILImage.Image) -> tuple[Metadata, int]:
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         iptc=_iptc(opened) or None,
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+        texts=_texts(opened),
+        colour=colour,
+        unusual=unusual,
     )
     return metadata, orientation
+
+
+def _texts(opened: PILImage.Image) -> dict[str, str]:
+    comment = opened.info.get("comment", b"")
+    if isinstance(comment, bytes):
+        try:
+            comment = comment.decode()
+        except UnicodeDecodeError:
+            comment = comment.decode("latin-1")
+    texts = {COMMENT: comment} if comment else {}
+    for keyword, text in getattr(opened, "text", {}).items():  # PNG
+        if not keyword.startswith(_ELSEWHERE):
+            texts[keyword] = str(text)
+    return texts
+
+
+def _colour(info: Mapping[Any, Any]) -> tuple[dict[bytes, bytes], bool]:
+    """Return chunks of PNG (sections 11.3.2.1, .2 and .5) that Pillow has read, and whether they differ from sRGB."""
+    gamma, points = info.get("gamma"), info.get("chromaticity")
+    chunks = {}
+    if gamma:
+        chunks[b"gAMA"] = struct.pack(">I", round(gamma * 100_000))
+    if points:
+        chunks[b"cHRM"] = struct.pack(">8I", *(round(point * 100_000) for point in points))
+    if "srgb" in info:
+        chunks[b"sRGB"] = bytes((info["srgb"],))
+    unusual = (gamma and abs(gamma * 2.2 - 1) > 0.02) or (points and not np.allclose(points, _USUAL, atol=0.002))
+    return chunks, bool(unusual) and "srgb" not in info
 
 
 def _pack_exif(exif: PILImage.Exif) -> bytes:

@@ -34,7 +34,7 @@ def write_png(file: BinaryIO, height: int, width: int, bands: Iterable[Pixels], 
     file.write(b"\x89PNG\r\n\x1a\n")
     bits = 8 * first.dtype.itemsize
     _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0))
-    for name, data in _ancillary(metadata):
+    for name, data in ancillary(metadata):
         _chunk(file, name, data)
     _chunk(file, b"IDAT", b"\x78\x01")  # zlib: RFC 1950, section 2.2
     check = zlib.adler32(b"")
@@ -109,9 +109,11 @@ def _filter(rows: Pixels, above: Pixels) -> Pixels:
     return out
 
 
-def _ancillary(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+def ancillary(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and content of the chunks that hold ``metadata``, all of which may stand before the picture."""
     if metadata.icc:
         yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)
+    yield from metadata.colour.items()
     if metadata.dpi:
         across, down = (round(dpi * _INCHES_PER_METRE) for dpi in metadata.dpi)
         yield b"pHYs", struct.pack(">IIB", across, down, 1)
@@ -124,6 +126,12 @@ def _ancillary(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
         lines = b"\n".join(digits[at : at + 72] for at in range(0, len(digits), 72))
         text = b"\niptc\n%8d\n%s\n" % (len(metadata.iptc), lines)
         yield b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(text)
+    for keyword, content in metadata.texts.items():
+        name = keyword.encode("latin-1", "replace")[:79]  # section 11.3.3.1
+        try:
+            yield b"tEXt", name + b"\0" + content.encode("latin-1")
+        except UnicodeEncodeError:
+            yield b"iTXt", name + b"\0\0\0\0\0" + content.encode("utf-8", "replace")
 
 
 def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as PILImage
+from PIL.PngImagePlugin import PngInfo
 
 from upscale.errors import DiskFull, InputError, UnsupportedFormat
 from upscale.files import replacing
 from upscale.images.formats import ImageFormat, Several, Transparency, format_of
 from upscale.images.image import Image, Pixels
-from upscale.images.metadata import EXIF_HEADER, Metadata
-from upscale.images.png import write_png
+from upscale.images.metadata import COMMENT, EXIF_HEADER, Metadata
+from upscale.images.png import ancillary, write_png
 from upscale.images.tiff import TiffPage, write_tiff
 
 Colour = tuple[int, int, int]
@@ -152,8 +153,23 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
             continue
         else:
             lost.append(f"{name.upper()} of {len(block)} bytes is too long for {row.name}")
-        metadata = replace(metadata, **{name: None})
+        cleared: dict[str, Any] = {name: None}
+        metadata = replace(metadata, **cleared)
+    if "texts" not in row.holds:
+        comment = metadata.texts.get(COMMENT, "") if "comment" in row.holds else ""
+        kept = {COMMENT: comment} if 0 < len(comment.encode("utf-8", "replace")) <= (row.largest_block or 2**31) else {}
+        if left := [keyword for keyword in metadata.texts if keyword not in kept]:
+            lost.append(f"{row.name} has no place for {_listed(left)}")
+        metadata = replace(metadata, texts=kept)
+    if metadata.unusual and "colour" not in row.holds:
+        lost.append(f"{row.name} has no place for gamma and primaries other than sRGB's; colours will look different")
     return metadata, lost
+
+
+def _listed(keywords: Sequence[str]) -> str:
+    """Return the first of ``keywords`` of texts, in words for a notice."""
+    more = f" and {len(keywords) - 3} more" if len(keywords) > 3 else ""
+    return f"the text{'s' * (len(keywords) > 1)} {', '.join(keywords[:3])}{more}"
 
 
 def _lay_on(frame: Image, alpha: Pixels, background: Colour) -> Image:
@@ -239,6 +255,12 @@ def _options(frame: Image, row: ImageFormat, quality: int | None) -> dict[str, A
         options["xmp"] = kept.xmp
     if kept.dpi and "dpi" in row.holds:
         options["dpi"] = kept.dpi
+    if row.name == "PNG":
+        options["pnginfo"] = chunks = PngInfo()
+        for name, data in ancillary(replace(kept, icc=None, exif=None, dpi=None)):
+            chunks.add(name, data)
+    elif comment := kept.texts.get(COMMENT):
+        options["comment"] = comment.encode("utf-8", "replace")
     if kept.iptc:  # JPEG, the only one of Pillow's that holds it: in a segment of Photoshop's
         resource = b"8BIM\x04\x04\0\0" + len(kept.iptc).to_bytes(4, "big") + kept.iptc + bytes(len(kept.iptc) % 2)
         segment = b"Photoshop 3.0\0" + resource
