@@ -10,8 +10,10 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
+from upscale.images import Image
 from upscale.imaging import resize, to_array, to_tensor
 from upscale.loading import load
+from upscale.options import Precision
 
 
 def discs(edge: int) -> Tensor:
@@ -38,6 +40,15 @@ def test_colours_are_enlarged_as_well_as_lightness(scale: int) -> None:
     with torch.inference_mode():
         sr = load("compact").generators[scale].float()(lr)
     assert colour_error(sr) < 1.1 * colour_error(resize(lr, 96, 96))
+
+
+@pytest.mark.parametrize("model", ["compact-x2", "compact-x4", "compact-x4-photo"])
+def test_flat_colours_are_flat_up_to_the_frame(model: str) -> None:
+    upscaler = load(model, precision=Precision.FP32)
+    for colour in [(0, 0, 255), (255, 0, 0), (255, 255, 0), (224, 172, 140), (255, 255, 255), (0, 0, 0)]:
+        pixels = np.full((40, 40, 3), colour, np.uint8)
+        result = upscaler.upscale(Image(pixels=pixels)).image.pixels
+        assert np.abs(result.astype(int) - colour).max() <= 1
 
 
 @pytest.mark.parametrize("model", ["compact-x4-photo"])

@@ -44,6 +44,20 @@ def strong(**config: Any) -> Generator:
     return generator
 
 
+def enlarged(generator: Generator, pixels: Pixels) -> Tensor:
+    """Return the result of all of ``pixels`` at once, mirrored at the frame."""
+    margin = generator.margin
+    around = np.pad(pixels, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
+    inside = slice(generator.scale * margin, -generator.scale * margin)
+    with torch.inference_mode():
+        sr: Tensor = generator(to_tensor(around)[None])[0, :, inside, inside]
+    return sr.clamp(0, 1)
+
+
+def untiled(generator: Generator, image: Image) -> Image:
+    return Image(pixels=to_array(enlarged(generator, image.pixels), image.pixels.dtype))
+
+
 def levels(a: Image, b: Image) -> int:
     return int(np.abs(a.pixels.astype(int) - b.pixels.astype(int)).max())
 
@@ -54,7 +68,7 @@ def test_tiled_equals_untiled_at_every_tile_and_image_size(config: dict[str, Any
     rng = random.Random(1)
     for _ in range(6):
         image = Image(pixels=picture(rng.randint(1, 200), rng.randint(1, 200), rng.randint(0, 99)))
-        whole = Image(pixels=to_array(generator(to_tensor(image.pixels)[None])[0], image.pixels.dtype))
+        whole = untiled(generator, image)
         for size in (256, rng.randint(64, 160)):
             assert levels(whole, upscaler(generator, size=size).upscale(image).image) <= 1
 
@@ -62,7 +76,7 @@ def test_tiled_equals_untiled_at_every_tile_and_image_size(config: dict[str, Any
 def test_columns_of_a_network_that_takes_rows_fade_like_tiles() -> None:
     generator = strong(**COMPACT)
     image = Image(pixels=picture(90, 700))
-    whole = Image(pixels=to_array(generator(to_tensor(image.pixels)[None])[0], image.pixels.dtype))
+    whole = untiled(generator, image)
     generator.radius *= 3
     faded = upscaler(generator, size=64, overlap=24).upscale(image)
     assert faded.tiles > 12
@@ -71,8 +85,8 @@ def test_columns_of_a_network_that_takes_rows_fade_like_tiles() -> None:
 
 def test_tiles_lower_than_the_network_sees() -> None:
     generator = strong(**{**COMPACT, "num_conv": 16})
-    image = Image(pixels=picture(50, 500))
-    whole = Image(pixels=to_array(generator(to_tensor(image.pixels)[None])[0], image.pixels.dtype))
+    image = Image(pixels=picture(42, 492))
+    whole = untiled(generator, image)
     tiled = upscaler(generator, size=64).upscale(image)
     assert tiled.tiles == 6
     assert levels(whole, tiled.image) <= 1
@@ -82,7 +96,7 @@ def test_tiles_lower_than_the_network_sees() -> None:
 def test_a_wide_picture_is_done_in_lower_tiles(
     monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], tiles: int
 ) -> None:
-    image = Image(pixels=picture(300, 200))
+    image = Image(pixels=picture(292, 192))
     generator = strong(**config)
     usual = upscaler(generator, size=384).upscale(image)
     monkeypatch.setattr(engine, "STRIP", 3 * 4 * generator.scale**2 * 200 * 80)
@@ -102,6 +116,18 @@ def test_faded_tiles_equal_untiled_when_the_overlap_covers_what_the_network_sees
     faded = upscaler(generator, size=128, overlap=64).upscale(Image(pixels=image.pixels))
     assert faded.tiles > 1
     assert levels(whole.image, faded.image) <= 1
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 70), (67, 33)])
+def test_networks_see_the_image_mirrored_around_it_on_their_own_grid(scale: int, size: tuple[int, int]) -> None:
+    generator = strong(**RRDBNET, scale=scale)
+    image = Image(pixels=picture(*size))
+    m, (h, w) = generator.multiple_of, size
+    around = np.pad(image.pixels, ((4, 4 + -h % m), (4, 4 + -w % m), (0, 0)), "symmetric")
+    with torch.inference_mode():
+        sr = generator(to_tensor(around)[None])[0, :, 4 * scale : (4 + h) * scale, 4 * scale : (4 + w) * scale]
+    assert levels(Image(pixels=to_array(sr, image.pixels.dtype)), upscaler(generator).upscale(image).image) <= 1
 
 
 def test_constant_in_constant_out() -> None:
@@ -153,8 +179,7 @@ def test_any_factor_gives_the_right_size(target: str) -> None:
 def test_a_factor_is_reached_in_values_and_a_width_by_light() -> None:
     generator = network(**{**COMPACT, "scale": 4})
     pixels = picture(70, 90)
-    with torch.inference_mode():
-        sr = generator(to_tensor(pixels)[None])[0].clamp(0, 1)
+    sr = enlarged(generator, pixels)
     light = torch.where(sr <= 0.04045, sr / 12.92, ((sr + 0.055) / 1.055) ** 2.4)
     light = resize(light, 175, 225).clamp(0, 1)
     by_light = torch.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

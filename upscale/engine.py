@@ -19,7 +19,7 @@ from upscale.device import default_tile, is_out_of_memory
 from upscale.errors import InputError, OutOfMemory
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, resize_array, to_array
-from upscale.inference import Column, Network, OnTile, Progress
+from upscale.inference import Column, Frame, Framed, Network, OnTile, Progress
 from upscale.models import Generator
 from upscale.options import MAX_SCALE, MIN_TILE, Measure, Precision, Target, Tiling
 from upscale.tiling import Span, plan_spans
@@ -194,15 +194,16 @@ class Upscaler:
         m = generator.multiple_of
         return -(-size // m) * m, overlap, overlap >= exact
 
-    def _spans(self, network: Network, height: int, width: int) -> tuple[list[Span], list[Span]]:
-        """Return the rows and the columns of tiles for an image of ``height`` by ``width``."""
+    def _spans(self, network: Network, frame: Frame) -> tuple[list[Span], list[Span]]:
+        """Return the rows and the columns of tiles for an image in ``frame``."""
+        height, width = frame.height, frame.width
         size, overlap, hard = self._geometry(network.generator)
         m = network.generator.multiple_of
         fitting = STRIP // (3 * 4 * network.scale**2 * width)
         if network.generator.streams:
             columns = plan_spans(width, WIDE * size, overlap, hard=hard, multiple_of=m)
             tall = max(m, min(fitting, size**2 // (columns[0].stop - columns[0].start)) // m * m)
-            end = height + -height % m + network.generator.lag
+            end = height + network.generator.lag
             return [Span(top, min(top + tall, end), None, None, 0) for top in range(0, end, tall)], columns
         lower = -(-max(MIN_TILE, 2 * overlap, fitting) // m) * m
         sizes = ((height, min(size, lower)), (width, size))
@@ -212,7 +213,7 @@ class Upscaler:
     def _count_tiles(self, passes: Sequence[Network], height: int, width: int) -> int:
         total = 0
         for network in passes:
-            rows, columns = self._spans(network, height, width)
+            rows, columns = self._spans(network, Frame.of(network.generator, height, width))
             total += len(rows) * len(columns)
             height, width = network.scale * height, network.scale * width
         return total
@@ -224,19 +225,31 @@ class Upscaler:
 
         Bands are float32 ``[3, n, s*w]`` in [0, 1] on the CPU, from top to bottom.
         """
-        if network.generator.streams:
-            yield from self._streamed(network, pixels, progress, on_tile)
-            return
         h, w = pixels.shape[:2]
         s = network.scale
-        rows, columns = self._spans(network, h, w)
-        carry = torch.empty(3, 0, s * w)
+        image = Framed(pixels, Frame.of(network.generator, h, w))
+        first = s * image.frame.margin
+        top = -first  # row of the result at which the next band begins
+        for band in (self._streamed if network.generator.streams else self._tiled)(network, image, progress, on_tile):
+            rows = band[:, max(0, -top) : max(0, s * h - top), first : first + s * w]
+            top += band.shape[1]
+            if rows.numel():
+                yield rows
+
+    def _tiled(
+        self, network: Network, image: Framed, progress: Progress, on_tile: Callable[[], None] | None
+    ) -> Iterator[Tensor]:
+        """Yield bands for ``image`` with its frame, from tiles that know nothing of each other."""
+        s = network.scale
+        rows, columns = self._spans(network, image.frame)
+        carry = torch.empty(3, 0, s * image.frame.width)
         top = 0  # LR row at which the strip begins
         for row, following in zip_longest(rows, rows[1:]):
-            strip = torch.zeros(3, s * (row.last - top), s * w)
+            strip = torch.zeros(3, s * (row.last - top), s * image.frame.width)
             strip[:, : carry.shape[1]] = carry
             for column in columns:
-                sr = self._run_tile(network, pixels[row.start : row.stop, column.start : column.stop], progress)
+                tile = image.cut(slice(row.start, row.stop), slice(column.start, column.stop))
+                sr = self._run_tile(network, tile, progress)
                 y, x = s * (row.first - row.start), s * (column.first - column.start)
                 sr = sr[:, y : y + s * (row.last - row.first), x : x + s * (column.last - column.first)]
                 if row.fade:
@@ -244,7 +257,7 @@ class Upscaler:
                 strip[:, s * (row.first - top) :, s * column.first : s * column.last] += sr
                 if on_tile is not None:
                     on_tile()
-            final = h if following is None else following.first
+            final = image.frame.height if following is None else following.first
             yield strip[:, : s * (final - top)]
             carry = strip[:, s * (final - top) :].clone()  # lets go of the strip
             top = final
@@ -254,37 +267,36 @@ class Upscaler:
 
         A tile that does not fit into memory is done in smaller ones, and so is what follows it.
         """
-        edge = max(tile.shape[:2])
-        if edge <= self._geometry(network.generator)[0]:
+        h, w = tile.shape[:2]
+        if max(h, w) <= self._geometry(network.generator)[0]:
             try:
                 return network.run(tile, progress)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(network, edge, error)
-        return torch.cat(list(self._bands(network, tile, progress, None)), 1)
+                self._shrink(network, max(h, w), error)
+        smaller = Framed(tile, Frame.of(network.generator, h, w, margin=0))
+        return torch.cat(list(self._tiled(network, smaller, progress, None)), 1)
 
     def _streamed(
-        self, network: Network, pixels: Pixels, progress: Progress, on_tile: Callable[[], None] | None
+        self, network: Network, image: Framed, progress: Progress, on_tile: Callable[[], None] | None
     ) -> Iterator[Tensor]:
-        """Do what ``_bands`` does with tiles that take up where the ones above them ended."""
-        h, w = pixels.shape[:2]
+        """Do what ``_tiled`` does with tiles that take up where the ones above them ended."""
         s = network.scale
-        rows, columns = self._spans(network, h, w)
-        streams = [Column(network, pixels[:, column.start : column.stop]) for column in columns]
+        rows, columns = self._spans(network, image.frame)
+        streams = [Column(network, image, slice(column.start, column.stop)) for column in columns]
         for row in rows:
             parts = []
             for stream in streams:
                 parts.append(self._advance(stream, row.stop - row.start, progress))
                 if on_tile is not None:
                     on_tile()
-            band = torch.zeros(3, parts[0].shape[1], s * w)
+            band = torch.zeros(3, parts[0].shape[1], s * image.frame.width)
             for column, sr in zip(columns, parts, strict=True):
                 x = s * (column.first - column.start)
                 sr = sr[:, :, x : x + s * (column.last - column.first)]
                 band[:, :, s * column.first : s * column.last] += sr * column.window(s) if column.fade else sr
-            if band.numel():
-                yield band
+            yield band
 
     def _advance(self, stream: Column, rows: int, progress: Progress) -> Tensor:
         """Push ``rows`` into ``stream``, in parts if they do not fit into memory; return what is final then."""

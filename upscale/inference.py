@@ -1,13 +1,14 @@
-"""Networks on a device: single tiles, and columns of an image row by row."""
+"""Networks on a device: images with their margins, single tiles, and columns of an image row by row."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from upscale.device import DTYPES
@@ -54,13 +55,12 @@ class Network:
     @torch.inference_mode()
     def run(self, tile: Pixels, progress: Progress) -> Tensor:
         """Map ``tile`` ``[h, w, 3]`` to ``[3, s*h, s*w]`` on the CPU, in float32 if half precision overflows."""
-        h, w = tile.shape[:2]
-        x = self.to_device(_padded(tile, self.generator.multiple_of))
+        x = self.to_device(tile)
         for attempt, version in enumerate(self.versions):
             sr = _checked(version(x))
             if sr is not None:
                 progress.float32_tiles += attempt
-                return sr[:, : self.scale * h, : self.scale * w].cpu()
+                return sr.cpu()
         raise _never_finite()
 
     def to_device(self, pixels: Pixels) -> Tensor:
@@ -68,14 +68,59 @@ class Network:
         return to_tensor(pixels).to(self.device)[None].contiguous(memory_format=self.layout)
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The size of an image with what a network is given around it: the image itself, mirrored.
+
+    Networks pad with zeros, which is black. Where the picture is anything else, its outermost pixels get a rim of a
+    colour of their own (of white, 14 levels in compact x4). The margin takes that away, and is cut off the result.
+    """
+
+    margin: int
+    height: int
+    """With the margin, as the width; multiples of what the network asks for."""
+    width: int
+
+    @classmethod
+    def of(cls, generator: Generator, height: int, width: int, *, margin: int | None = None) -> Frame:
+        """Return that of an image of ``height`` by ``width`` for ``generator``; by default, with its own margin."""
+        m = generator.multiple_of
+        margin = -(-generator.margin // m) * m if margin is None else margin  # its grid begins where it would without
+        return cls(margin, *(2 * margin + length + -length % m for length in (height, width)))
+
+
+class Framed:
+    """An image in its frame."""
+
+    def __init__(self, pixels: Pixels, frame: Frame) -> None:
+        self.pixels = pixels
+        self.frame = frame
+
+    def cut(self, rows: slice, columns: slice) -> Pixels:
+        """Return a part of the image with its margin."""
+        h, w = self.pixels.shape[:2]
+        down, across = self._mirrored(rows, h), self._mirrored(columns, w)
+        if isinstance(across, slice):
+            return self.pixels[:, across][down]
+        return self.pixels[down][:, across]
+
+    def _mirrored(self, part: slice, length: int) -> slice | NDArray[np.int64]:
+        """Return which pixels of an axis ``part`` shows; its own first and last are repeated at the mirrors."""
+        start, stop = part.start - self.frame.margin, part.stop - self.frame.margin
+        if start >= 0 and stop <= length:
+            return slice(start, stop)
+        phase: NDArray[np.int64] = np.arange(start, stop) % (2 * length)
+        return np.where(phase < length, phase, 2 * length - 1 - phase)
+
+
 class Column:
     """Part of an image, as high as it is, on its way through a network that takes a few rows at a time."""
 
-    def __init__(self, network: Network, pixels: Pixels) -> None:
+    def __init__(self, network: Network, image: Framed, columns: slice) -> None:
         self.network = network
-        self.height, self.width = pixels.shape[:2]
-        m = network.generator.multiple_of
-        self.pixels = _padded(pixels, m)
+        self.image = image
+        self.columns = columns
+        self.width = columns.stop - columns.start
         self._pushed = 0  # rows that the network has
         self._final = 0  # rows of the result that it gave
         self._version = (
@@ -101,11 +146,9 @@ class Column:
             self._take_up(rows)
             sr = self._enlarge(self._pushed, pushed)
         progress.float32_tiles += self._version
-        s = self.network.scale
-        sr = sr[:, : s * self.height - self._final, : s * self.width].cpu()
         self._pushed = pushed
         self._final += sr.shape[1]
-        return sr
+        return sr.cpu()
 
     def _take_up(self, rows: int) -> None:
         """Begin as far above what is final as the network sees, ``rows`` at a time."""
@@ -121,22 +164,13 @@ class Column:
         """Return what rows ``start`` to ``stop`` make final, None if that is not finite."""
         rows, self._rows = self._rows, None  # an error leaves it useless
         assert rows is not None
-        x = self.network.to_device(self.pixels[start:stop])
-        part = Part(start - self._top, stop - self._top, len(self.pixels) - self._top)
+        height = self.image.frame.height
+        x = self.network.to_device(self.image.cut(slice(min(start, height), min(stop, height)), self.columns))
+        part = Part(start - self._top, stop - self._top, height - self._top)
         sr = self.network.versions[self._version].enlarge_rows(x, part, rows)
         rows.gather()
         self._rows = rows
         return _checked(sr)
-
-
-def _padded(pixels: Pixels, m: int) -> Pixels:
-    """Return ``pixels`` ``[h, w, 3]`` with height and width made multiples of ``m``."""
-    h, w = pixels.shape[:2]
-    if h % m == w % m == 0:
-        return pixels
-    # Reflection needs more pixels than it adds; a picture of one or two pixels repeats its last.
-    mode: Literal["reflect", "edge"] = "reflect" if min(h, w) >= m else "edge"
-    return np.pad(pixels, ((0, -h % m), (0, -w % m), (0, 0)), mode)
 
 
 def _checked(sr: Tensor) -> Tensor | None:

@@ -40,6 +40,9 @@ class Generator(nn.Module):
     scale: int
     radius: int
     """Receptive radius: how many LR pixels around a pixel can change its output."""
+    margin: int = 4
+    """How many LR pixels of an image, mirrored, the engine puts around it. More than four change nothing that can be
+    seen, neither in results of the bundled networks nor of realesr-general-x4v3."""
     multiple_of: int = 1
     any_scale: bool = False
     """Whether ``at_scale`` gives the network for another scale."""

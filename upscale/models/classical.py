@@ -19,6 +19,7 @@ class Interpolation(Generator):
 
     kernel: ClassVar[str]
     any_scale = True
+    margin = 0
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Config:

@@ -25,6 +25,7 @@ class _Composed(Generator):
     def __init__(self, parts: Sequence[Generator]) -> None:
         super().__init__(self.Config(scale=math.prod(part.scale for part in parts)))
         self.parts = nn.ModuleList(parts)
+        self.margin = max(part.margin for part in parts)
 
     def _part(self, i: int) -> Generator:
         part = self.parts[i]
