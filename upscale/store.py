@@ -19,6 +19,7 @@ from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, know
 from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+from upscale.files import replacing
 
 INDEX = "https://openmodeldb.info/api/v1/models.json"
 """All networks of OpenModelDB: name -> record with ``license``, ``scale`` and ``resources``."""
@@ -152,16 +153,23 @@ def remove(entry: WeightsEntry) -> int:
 
 
 def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
-    """Write the fetched checkpoints of ``entries`` into the zip ``archive``; return how many there are."""
-    written = 0
-    with zipfile.ZipFile(archive, "w") as file:
-        for entry in entries:
-            path = place(entry)
-            if path is not None and entry.url and path.is_file():
-                _verify(path, entry)
-                file.write(path, path.name)
-                written += 1
-    return written
+    """Write the fetched checkpoints of ``entries`` into the zip ``archive``; return how many there are.
+
+    Raises:
+        ChecksumMismatch: one is not what the catalogue says.
+        UnknownWeights: none of them is here.
+    """
+    places = [(entry, place(entry)) for entry in entries if entry.url]
+    here = [(entry, path) for entry, path in places if path is not None and path.is_file()]
+    if not here:
+        raise UnknownWeights(
+            "no network that was fetched is here", "name one, and it is fetched; the bundled ones are everywhere"
+        )
+    with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
+        for entry, path in here:
+            _verify(path, entry)
+            file.write(path, path.name)
+    return len(here)
 
 
 def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:

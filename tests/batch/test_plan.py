@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,40 @@ def test_an_empty_input_is_not_the_folder_here(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="an input is empty"):
         plan([""], None, X2, Naming())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for output in (None, tmp_path / "b.png"):
+        with pytest.raises(InputError, match=r"pipe\.png: is a pipe") as caught:
+            plan([str(tmp_path / "pipe.png")], output, X2, Naming())
+        assert "upscale -" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("b.jgp", ".jpg"), ("b.tga", ".png"), ("b.TIFFF", ".tiff")])
+def test_a_misspelt_file_is_no_folder(tmp_path: Path, name: str, hint: str) -> None:
+    source = save(tmp_path / "a.png")
+    with pytest.raises(UnsupportedFormat, match=f"{name}: cannot write") as caught:
+        plan([str(source)], tmp_path / name, X2, Naming())
+    assert hint in str(caught.value.hint)
+    (tmp_path / name).mkdir()
+    (job,) = plan([str(source)], tmp_path / name, X2, Naming())
+    assert job.output == tmp_path / name / "a.png"
+
+
+@pytest.mark.parametrize("name", ["v1.2", "out.x4", "2026.11", "out.d"])
+def test_folders_may_have_dots(tmp_path: Path, name: str) -> None:
+    (job,) = plan([str(save(tmp_path / "a.png"))], tmp_path / name, X2, Naming())
+    assert job.output == tmp_path / name / "a.png"
+
+
+def test_a_format_that_is_not_that_of_the_file_is_refused(tmp_path: Path) -> None:
+    source = str(save(tmp_path / "a.png"))
+    with pytest.raises(UsageError, match=r"--format jpg: --output names a \.png file"):
+        plan([source], tmp_path / "b.png", X2, Naming(suffix=".jpg"))
+    (job,) = plan([source], tmp_path / "b.jpeg", X2, Naming(suffix=".jpg"))
+    assert job.output == tmp_path / "b.jpeg"
 
 
 def test_two_sources_of_one_result_are_refused(tmp_path: Path) -> None:

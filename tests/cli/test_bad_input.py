@@ -137,18 +137,39 @@ def test_a_misspelt_model_is_guessed(run: Callable[..., Outcome], tmp_path: Path
 ROOT = os.geteuid() == 0
 
 
-@pytest.mark.skipif(ROOT and which("setpriv") is None, reason="root may write everywhere; setpriv would forbid it")
+RIGHTS = "-dac_override,-dac_read_search"
+WITHOUT = ["setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}"] if ROOT else []
+locks = pytest.mark.skipif(ROOT and which("setpriv") is None, reason="root may do everything; setpriv would forbid it")
+
+
+def run_locked_out(tmp_path: Path, right: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program without the rights of root; ``right`` is what the folder ``locked`` must deny."""
+    if subprocess.run([*WITHOUT, "test", right, "locked"], cwd=tmp_path, check=False).returncode == 0:
+        pytest.skip("this user may do everything")
+    command = [*WITHOUT, sys.executable, "-m", "upscale", *arguments, "-m", "bicubic", "-x", "2"]
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+
+@locks
 def test_a_folder_without_permission(tmp_path: Path) -> None:
     save_picture(tmp_path / "ok.png")
     (tmp_path / "locked").mkdir(mode=0o555)
-    rights = "-dac_override,-dac_read_search"
-    without = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"] if ROOT else []
-    if subprocess.run([*without, "test", "-w", "locked"], cwd=tmp_path, check=False).returncode == 0:
-        pytest.skip("this user may write everywhere")
-    command = [*without, sys.executable, "-m", "upscale", "ok.png", "-m", "bicubic", "-x", "2", "-o", "locked/"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_locked_out(tmp_path, "-w", "ok.png", "-o", "locked/")
     assert done.returncode == 1
     assert done.stderr.startswith("error: locked: no permission to write")
+
+
+@locks
+def test_a_subfolder_that_cannot_be_read_is_told_and_the_others_are_done(tmp_path: Path) -> None:
+    save_picture(tmp_path / "a" / "ok.png")
+    (tmp_path / "a" / "locked").mkdir(mode=0)
+    (tmp_path / "locked").mkdir(mode=0)
+    done = run_locked_out(tmp_path, "-r", "a", "-o", "b")
+    assert done.returncode == 1
+    assert done.stdout == "b/ok.png\n"
+    assert "a/locked: Permission denied" in done.stderr
+    assert "1 done, 1 failed" in done.stderr
+    assert run_locked_out(tmp_path, "-r", "locked").stderr == "error: locked: Permission denied\n"
 
 
 class Evil:

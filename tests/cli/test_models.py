@@ -145,12 +145,21 @@ def test_bundle_goes_to_another_home(
     archive = tmp_path / "weights.zip"
     assert command(["models", "bundle", str(archive)])[1].startswith(f"{archive}: 1 networks")
     assert len(zipfile.ZipFile(archive).namelist()) == 1
+    assert "--force" in command(["models", "bundle", str(archive)])[2]
     monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "other"))
     known.cache_clear()
     user_file().parent.mkdir()
     user_file().write_text(rows)
     assert command(["models", "add", str(archive)])[1] == "tiny: here\n"
     assert store.locate(known().entries["tiny"], offline=True) is not None
+
+
+def test_a_bundle_of_nothing_or_with_another_name_is_refused(command: Command, tmp_path: Path) -> None:
+    code, _, err = command(["models", "bundle", str(tmp_path / "a.zip")])
+    assert code == 1
+    assert "no network that was fetched is here" in err
+    assert command(["models", "bundle", "compact"])[0] == 2
+    assert not list(tmp_path.glob("*.zip"))
 
 
 @pytest.mark.parametrize("fp16", [False, True])

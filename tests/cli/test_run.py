@@ -110,6 +110,15 @@ def test_habits_that_mean_something_else_here_are_answered(
     assert hint in " ".join(capsys.readouterr().err.partition("hint: ")[2].split())
 
 
+@pytest.mark.parametrize(("word", "command"), [("trian", "train"), ("bnech", "bench"), ("model", "models")])
+def test_a_misspelt_command_is_answered(run: Callable[..., Outcome], tmp_path: Path, word: str, command: str) -> None:
+    code, _, err = run(word, "data")
+    assert code == 2
+    assert f"did you mean `upscale {command}`?" in err
+    PILImage.fromarray(picture(8, 8)).save(tmp_path / word, "PNG")
+    assert run(word, "-m", "bicubic", "-x", "2", "-f", "png")[0] == 0
+
+
 def test_a_list_of_inputs(run: Callable[..., Outcome], tmp_path: Path) -> None:
     PILImage.fromarray(picture(8, 8)).save(tmp_path / "b c.png")
     (tmp_path / "list.txt").write_text("a.png\n\nb c.png\n")

@@ -233,7 +233,7 @@ class _Stages:
                     return ended
             return _Ready(job=job, image=read_image(job.source), source=source, journal=journal)
         except OSError as error:
-            failed: UpscaleError = InputError(f"{job.source}: {error.strerror or error}")
+            failed: UpscaleError = InputError(f"{error.filename or job.source}: {error.strerror or error}")
         except MemoryError:
             failed = OutOfMemory(f"{job.source}: not enough memory to read it", "close other programs")
         except UpscaleError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import os
 from collections import Counter
@@ -12,7 +13,7 @@ from pathlib import Path
 from upscale.batch.journal import Journal
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
 from upscale.images import FORMATS, check_size, format_of, is_picture, read_header
-from upscale.images.formats import SUFFIXES
+from upscale.images.formats import READ_ONLY, SUFFIXES
 from upscale.options import Target
 
 
@@ -110,8 +111,8 @@ def plan(
     ``a.tga.png``.
 
     Raises:
-        UsageError: an empty input.
-        InputError: an input that is not there, a folder without pictures, or a folder that cannot be written to.
+        UsageError: an empty input, or a format that is not that of ``output``.
+        InputError: an input that is not there or a pipe, a folder without pictures, or one that cannot be written to.
         UnsupportedFormat: a suffix that cannot be written, or a result too large for its format, unless in a folder.
         OutputExists: two sources for one file, a source that would be replaced, or an existing file that is not the
             result of an earlier run, without ``force``.
@@ -120,8 +121,14 @@ def plan(
     if output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES:
         if len(paths) != 1 or paths[0].is_dir():
             raise InputError(f"{output}: is one file, but there are several pictures", "name a folder with --output")
+        if naming.suffix is not None and SUFFIXES[naming.suffix] is not SUFFIXES[output.suffix.lower()]:
+            raise UsageError(
+                f"--format {naming.suffix[1:]}: --output names a {output.suffix} file", "leave one of them out"
+            )
         jobs = [Job(source=paths[0], output=output, size=_size(paths[0]))]
     else:
+        if output is not None and not output.exists() and len(paths) == 1 and not paths[0].is_dir():
+            _check_slip(output)
         jobs = [job for path in paths for job in _jobs(path, output, target, naming, recursive)]
         jobs = list({(job.source.resolve(), job.output.resolve()): job for job in jobs}.values())  # named twice
     _check_formats(jobs, target)
@@ -133,12 +140,24 @@ def plan(
     return jobs
 
 
+def _check_slip(output: Path) -> None:
+    """Raise UnsupportedFormat for what would be a folder, but seems to be meant as a file."""
+    near = difflib.get_close_matches(output.suffix.lower(), SUFFIXES, n=1, cutoff=0.7)
+    if near or output.suffix.lower() in READ_ONLY:
+        hint = f"did you mean {near[0]}?" if near else f"supported are {' '.join(SUFFIXES)}"
+        raise UnsupportedFormat(
+            f"{output}: cannot write {output.suffix}", f"{hint} For a folder of that name, make it first"
+        )
+
+
 def _expand(pattern: str) -> list[Path]:
     if not pattern:
         raise UsageError("an input is empty", "a variable of the shell without a value?")
     path = Path(pattern)
-    if path.exists():
+    if path.is_file() or path.is_dir():
         return [path]
+    if path.exists():
+        raise InputError(f"{path}: is a pipe or a device, not a file", "give its content to `upscale - -o FILE`")
     matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute patterns)
     if not matches:
         raise InputError(f"{pattern}: no such file or folder")
@@ -183,13 +202,26 @@ def _size(source: Path) -> tuple[int, int] | None:
 
 
 def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the pictures of ``folder``, sorted, without hidden files and what an earlier run put into ``root``."""
+    """Yield the pictures of ``folder``, sorted, without hidden files and what an earlier run put into ``root``.
+
+    A subfolder that cannot be read is among them: its turn will tell.
+    """
     inside = root.resolve() if root.resolve() != folder.resolve() else None
-    for path in sorted(folder.rglob("*") if recursive else folder.iterdir()):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if is_picture(path) and path.is_file() and not hidden:
-            if inside is None or inside not in path.resolve().parents:
-                yield path
+    closed: list[Path] = []
+
+    def note(error: OSError) -> None:
+        closed.append(Path(error.filename))
+        if closed[-1] == folder:
+            raise InputError(f"{folder}: {error.strerror or error}")
+
+    found = []
+    for place, folders, files in os.walk(folder, onerror=note):
+        here = Path(place)
+        folders[:] = [
+            name for name in folders if recursive and not name.startswith(".") and (here / name).resolve() != inside
+        ]
+        found += [here / name for name in files if is_picture(Path(name)) and not name.startswith(".")]
+    yield from sorted([*(path for path in found if path.is_file()), *closed])
 
 
 def _check_formats(jobs: Sequence[Job], target: Target) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +42,7 @@ GROUPS: dict[str, Mapping[str, Callable[..., None]]] = {"models": MODELS}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program on ``arguments``, by default those of the process, and exit."""
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is none of the user's concern
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of damaged files, the program says in a line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names that are not UTF-8 go out as they came
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = f"upscale {arguments.pop(0)}"
     try:
         if command is None and name == "upscale":
-            explain_habits(arguments)
+            explain_habits(arguments, [*COMMANDS, *GROUPS])
         app(arguments, prog_name=name)
     except UpscaleError as error:
         error_line(error)

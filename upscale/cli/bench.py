@@ -83,6 +83,7 @@ def bench(
     from upscale.bench import quality
     from upscale.bench.result import Result, about, as_json, read_result, write_csv, write_text
     from upscale.bench.sets import open_sets
+    from upscale.images import is_picture
     from upscale.loading import load
     from upscale.metrics import PROTOCOLS
 
@@ -91,6 +92,8 @@ def bench(
     for path in (report, csv):
         if path is not None and not path.parent.is_dir():
             raise UsageError(f"{path}: there is no folder {path.parent}", "make the folder first")
+        if path is not None and is_picture(path):
+            raise UsageError(f"{path}: is the name of a picture", "name a .html or .csv file")
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)

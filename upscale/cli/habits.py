@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from upscale.cli.arguments import SIZE_HINTS
 from upscale.errors import UsageError
@@ -25,8 +27,12 @@ _ELSEWHERE = {
 """Options of the well-known tools that have another name here, or none."""
 
 
-def explain_habits(arguments: Sequence[str]) -> None:
-    """Raise UsageError, with what is meant, for options that only other tools have."""
+def explain_habits(arguments: Sequence[str], commands: Iterable[str]) -> None:
+    """Raise UsageError, with what is meant, for options that only other tools have, and for misspelt ``commands``."""
+    first = arguments[0] if arguments else ""
+    near = difflib.get_close_matches(first, commands, n=1, cutoff=0.7) if first.isalpha() else []
+    if near and not Path(first).exists():
+        raise UsageError(f"{first}: no such file or folder", f"did you mean `upscale {near[0]}`?")
     if arguments and arguments[-1] == "-x":
         raise UsageError("-x: a factor is missing", SIZE_HINTS[Measure.SCALE])
     for option in (argument.partition("=")[0] for argument in arguments):

@@ -216,8 +216,7 @@ def export(
 
     if output.suffix not in (".safetensors", ".onnx"):
         raise UsageError(f"{output}: not a file to export to", "name it .safetensors or .onnx")
-    if output.exists() and not force:
-        raise OutputExists(f"{output}: exists", "replace it with --force")
+    _refuse_existing(output, force=force)
     stages = known().stages(model)
     prepare(model)
 
@@ -234,14 +233,23 @@ def export(
     console.out.print(f"{output}: {_size(output.stat().st_size)}, within {difference:.1e} of {model}", markup=False)
 
 
+def _refuse_existing(output: Path, *, force: bool) -> None:
+    if output.exists() and not force:
+        raise OutputExists(f"{output}: exists", "replace it with --force")
+
+
 def bundle(
     archive: Annotated[Path, typer.Argument(metavar="FILE.zip")],
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all that are here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
 ) -> None:
     """Pack fetched networks into one file, for `upscale models add FILE.zip` on a machine without internet."""
     from upscale import store
     from upscale.catalog import known
 
+    if archive.suffix != ".zip":
+        raise UsageError(f"{archive}: not a bundle's name", "name it .zip; networks come after it")
+    _refuse_existing(archive, force=force)
     entries = [e for n in names for e in known().find(n)] if names else list(known().entries.values())
     if names:
         _fetch(entries)
