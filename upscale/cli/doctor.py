@@ -17,6 +17,7 @@ def doctor(
     import numpy as np
     import torch
 
+    from upscale import store
     from upscale.device import advice, describe, resolve_device, resolve_precision
     from upscale.images import Image
     from upscale.loading import load
@@ -38,6 +39,7 @@ def doctor(
         ("device", f"{chosen} ({describe(chosen)})"),
         ("precision", precision.value),
         ("speed", f"{edge**2 / 1e6 / seconds:.2f} megapixels a second in, with the default model"),
+        ("networks", f"{store.folder()}, those that were fetched; UPSCALE_HOME moves it"),
     ]
     for name, value in rows:
         console.out.print(f"{name:<10} {value}", markup=False)
