@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.train.conftest import CPU, losses, recipe, run
-from upscale.errors import DiskFull
+from upscale.errors import ConfigError, DiskFull
 from upscale.files import part_prefix
 from upscale.train.data import Batches, Pictures
 from upscale.train.loop import train
@@ -89,3 +90,17 @@ def test_a_card_stands_beside_every_network(pictures: Pictures, tmp_path: Path) 
         "-m generator-0000006.safetensors",
     ):  # fmt: skip
         assert fact in card, fact
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "of another program"])
+def test_a_damaged_state_is_said_and_what_to_go_on_from(pictures: Pictures, tmp_path: Path, damage: str) -> None:
+    run(recipe("steps=2", "valid_every=2"), pictures, tmp_path / "run")
+    state = tmp_path / "run" / "state.pt"
+    if damage == "of another program":
+        torch.save({"weights": torch.zeros(3)}, state)
+    else:
+        whole = state.read_bytes()
+        state.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])
+    with pytest.raises(ConfigError, match=r"state\.pt: damaged") as caught:
+        run(recipe("steps=2", "valid_every=2"), pictures, tmp_path / "run", resume=True)
+    assert "generator-0000002.safetensors" in str(caught.value.hint)

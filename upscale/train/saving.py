@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 
@@ -29,7 +30,7 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     """Return the state that the run in ``out`` saved last.
 
     Raises:
-        ConfigError: there is none, or it is of another recipe.
+        ConfigError: there is none, or it is damaged or of another recipe.
     """
     path = out / "state.pt"
     if not path.is_file():
@@ -38,15 +39,20 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
         raise ConfigError(
             f"{out}: was started with another recipe", f"use --recipe {out / 'recipe.toml'}, or another --out"
         )
-    saved = torch.load(path, map_location=device, weights_only=True)
     state = assemble(build(recipe.generator, "generator"), recipe, device)
-    state.generator.load_state_dict(saved["generator"])
-    hold(state.generator)
-    state.ema.load_state_dict(saved["ema"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    if state.discriminator is not None and state.optimizer_d is not None:
-        state.discriminator.load_state_dict(saved["discriminator"])
-        state.optimizer_d.load_state_dict(saved["optimizer_d"])
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        state.generator.load_state_dict(saved["generator"])
+        hold(state.generator)
+        state.ema.load_state_dict(saved["ema"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        if state.discriminator is not None and state.optimizer_d is not None:
+            state.discriminator.load_state_dict(saved["discriminator"])
+            state.optimizer_d.load_state_dict(saved["optimizer_d"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+        networks = sorted(out.glob("generator-*.safetensors"))
+        way = f"begin a run from {networks[-1]}: --set init=FILE, another --out" if networks else "begin another run"
+        raise ConfigError(f"{path}: damaged ({type(error).__name__})", way) from error
     for name in COUNTS:
         setattr(state, name, saved.get(name, getattr(state, name)))  # a run of an earlier version has fewer
     return state
