@@ -227,6 +227,32 @@ def test_a_full_disk_stops_the_run_and_is_not_held_against_the_file(
     assert kinds(run(jobs_of(folder))) == [Done, Done, Done, Failed]
 
 
+def test_a_full_disk_is_seen_at_once_also_while_an_earlier_picture_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(3, 12):
+        PILImage.fromarray(picture(8, 8, seed=index)).save(folder / f"{index:02}.png")
+    original = write_module._WRITERS["PNG"]
+    last = folder.with_name("out") / "11.png"
+
+    def one_slow_one_full(path: Path, *rest: Any) -> None:
+        if path.name.startswith(part_prefix(Path("0.png"))):
+            for _ in range(50):
+                if last.exists():
+                    break
+                time.sleep(0.02)
+        elif path.name.startswith(part_prefix(Path("03.png"))):
+            raise OSError(28, os.strerror(28))
+        original(path, *rest)
+
+    monkeypatch.setitem(write_module._WRITERS, "PNG", one_slow_one_full)
+    jobs = sorted(jobs_of(folder), key=lambda job: job.source.name != "0.png")
+    with pytest.raises(DiskFull):
+        run(jobs)
+    assert (last.parent / "0.png").exists()
+    assert not last.exists()
+
+
 def test_time_of_modification_is_kept(folder: Path) -> None:
     os.utime(folder / "0.png", (1_000_000, 2_000_000))
     run(jobs_of(folder))

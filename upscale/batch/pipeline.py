@@ -129,27 +129,19 @@ def _flow(jobs: Sequence[Job], stages: _Stages, on_end: Callable[[Ended], None])
     """Take ``jobs`` through the stages; return those that another run works on."""
     elsewhere: list[Job] = []
     pending: deque[Future[Ended]] = deque()
-    full: list[UpscaleError] = []
-
-    def report() -> None:
-        ended = pending.popleft().result()
-        on_end(ended)
-        if isinstance(ended, Failed) and isinstance(ended.error, DiskFull):
-            full.append(ended.error)
-
     for job, ready in _ahead(stages.reader, stages.read, jobs):
         if ready is None:
             elsewhere.append(job)
             continue
         pending.append(stages.begin(ready))
         while pending and pending[0].done():
-            report()
-        if full:
+            on_end(pending.popleft().result())
+        if stages.full is not None:
             break
     while pending:
-        report()
-    if full:
-        raise full[0]
+        on_end(pending.popleft().result())
+    if stages.full is not None:
+        raise stages.full
     return elsewhere
 
 
@@ -191,6 +183,8 @@ class _Stages:
         self.shared = shared
         self.wait = False
         """Whether to wait for pictures that another run works on."""
+        self.full: DiskFull | None = None
+        """That there is no room for a result: nothing is begun any more."""
         self.reader = ThreadPoolExecutor(1)
         # The caller's thread runs a single network, so that Ctrl-C ends it at once.
         self.networks = ThreadPoolExecutor(len(upscalers)) if len(upscalers) > 1 else None
@@ -345,8 +339,10 @@ class _Stages:
 
     def _failed(self, job: Job, error: UpscaleError, journal: Journal | None, source: Source) -> Failed:
         """Note a failure that another try would repeat, and give up the claim."""
+        if isinstance(error, DiskFull):
+            self.full = error
         if journal is not None:
-            if not isinstance(error, DiskFull):
+            if self.full is not error:
                 source.hash()
                 entry = journal.entry(job.output, "failed", source, self.settings.key)
                 journal.note(replace(entry, error=error.message, hint=error.hint))
