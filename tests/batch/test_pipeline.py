@@ -28,7 +28,7 @@ from upscale.batch.results import Settings, Written, encode
 from upscale.engine import Upscaler
 from upscale.errors import DiskFull, OutputExists
 from upscale.files import part_prefix
-from upscale.images import LARGE, Image, Provenance, read_image, write_image
+from upscale.images import LARGE, Image, Provenance, decode, read_image, write_image
 from upscale.images import write as write_module
 from upscale.models import build
 from upscale.options import Measure, Precision, Target, Tiling
@@ -271,19 +271,64 @@ def test_what_cannot_be_enlarged_so_far_keeps_no_other_back(folder: Path) -> Non
     assert "the most is 32" in ended[0].error.message
 
 
-@pytest.mark.parametrize("when", ["read_image", "encode"])
+@pytest.mark.parametrize("when", ["read", "encode"])
 def test_a_source_that_goes_away_is_its_own_matter(folder: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
-    original = getattr(pipeline, when)
+    owner = Source if when == "read" else pipeline
+    original = getattr(owner, when)
 
-    def losing(job: Job | Path, *rest: Any) -> Any:
-        source = job if isinstance(job, Path) else job.source
+    def losing(first: Source | Job, *rest: Any) -> Any:
+        source = first.path if isinstance(first, Source) else first.source
         if source.name == "1.png":
             source.unlink()
-        return original(job, *rest)
+        return original(first, *rest)
 
     jobs = jobs_of(folder)
-    monkeypatch.setattr(pipeline, when, losing)
-    assert kinds(run(jobs)) == [Done, Failed if when == "read_image" else Done, Done, Failed]
+    monkeypatch.setattr(owner, when, losing)
+    assert kinds(run(jobs)) == [Done, Failed if when == "read" else Done, Done, Failed]
+
+
+@pytest.mark.parametrize("when", ["decode", "upscale", "encode"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_picture_that_does_not_fit_into_memory_is_its_own_matter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, when: str, error: Exception
+) -> None:
+    owner = Upscaler if when == "upscale" else pipeline
+    original = getattr(owner, when)
+    calls = 0
+
+    def failing(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise error
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, when, failing)
+        ended = run(jobs_of(folder))
+    assert kinds(ended) == [Done, Failed, Done, Failed]
+    assert isinstance(ended[1], Failed)
+    assert ended[1].error.message.endswith("1.png: not enough memory for it")
+    assert kinds(run(jobs_of(folder))) == [Skipped, Done, Skipped, Failed]
+
+
+def test_a_source_replaced_while_it_is_worked_on_is_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PILImage.fromarray(picture(8, 8)).save(folder / "0.bmp")
+    times = (folder / "0.bmp").stat()
+    original = encode
+
+    def replaced(job: Job, *rest: Any) -> Any:
+        if job.source.name == "0.bmp":  # of the same size and date
+            PILImage.fromarray(picture(8, 8, seed=7)).save(job.source)
+            os.utime(job.source, ns=(times.st_atime_ns, times.st_mtime_ns))
+        return original(job, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "encode", replaced)
+        run(jobs_of(folder))
+    assert kinds(run(jobs_of(folder)))[0] is Done
+    result = read_image(folder.with_name("out") / "0.bmp").pixels
+    assert np.array_equal(result, upscaler().upscale(read_image(folder / "0.bmp"), X2.target).image.pixels)
 
 
 def test_large_pictures_are_copied_or_left_out(folder: Path) -> None:
@@ -311,12 +356,12 @@ def test_no_more_than_a_few_pictures_are_in_memory(folder: Path, monkeypatch: py
     lock = threading.Lock()
     held, most = 0, 0
 
-    def reading(path: Path) -> Image:
+    def decoding(data: bytes, name: str) -> Image:
         nonlocal held, most
         with lock:
             held += 1
             most = max(most, held)
-        return read_image(path)
+        return decode(data, name)
 
     def encoding(*args: Any) -> Written:
         nonlocal held
@@ -326,7 +371,7 @@ def test_no_more_than_a_few_pictures_are_in_memory(folder: Path, monkeypatch: py
             held -= 1
         return written
 
-    monkeypatch.setattr(pipeline, "read_image", reading)
+    monkeypatch.setattr(pipeline, "decode", decoding)
     monkeypatch.setattr(pipeline, "encode", encoding)
     assert kinds(run(jobs_of(folder), X2)) == [Done] * 20
     assert most <= pipeline.READ_AHEAD + 1 + 3

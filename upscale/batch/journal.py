@@ -184,6 +184,12 @@ class Source:
             return True
         return self.state[0] == entry.source_state[0] and self.hash() == entry.source_sha256
 
+    def read(self) -> bytes:
+        """Return the content, and keep its hash: a file may be replaced while it is worked on."""
+        data = self.path.read_bytes()
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        return data
+
     def hash(self) -> str:
         """Return the sha256 of the content, empty if it cannot be read, or no longer."""
         if not self.sha256:

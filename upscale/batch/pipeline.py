@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,10 @@ from upscale.batch.journal import Entry, Journal, Source, output_state
 from upscale.batch.plan import Job
 from upscale.batch.results import Settings, Written, copy, encode, keep_time, make_folder, stream
 from upscale.batch.team import Team
+from upscale.device import is_out_of_memory
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
-from upscale.images import LARGE, Image, can_stream, check_size, format_of, read_header, read_image, said_of
+from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_header, said_of
 
 READ_AHEAD = 2
 _POLL = 0.2  # seconds between looks at a picture that another run works on
@@ -225,16 +226,15 @@ class _Stages:
                 if ended is not None:
                     journal.release(job.output)
                     return ended
-            return _Ready(job=job, image=read_image(job.source), source=source, journal=journal)
-        except OSError as error:
-            failed: UpscaleError = InputError(f"{error.filename or job.source}: {error.strerror or error}")
-        except MemoryError:
-            failed = OutOfMemory(f"{job.source}: not enough memory to read it", "close other programs")
+            with _told_of_memory(job):
+                image = decode(source.read(), str(job.source))
+            return _Ready(job=job, image=image, source=source, journal=journal)
         except UpscaleError as error:
             return self._failed(job, error, journal if claimed else None, source)
-        if claimed and journal is not None:
-            journal.release(job.output)
-        return Failed(job=job, error=failed)
+        except OSError as error:
+            if claimed and journal is not None:
+                journal.release(job.output)
+            return Failed(job=job, error=InputError(f"{error.filename or job.source}: {error.strerror or error}"))
 
     def _known(self, job: Job, source: Source, journal: Journal) -> Ended | None:
         """Return how ``job`` ended before, None if there is something to do."""
@@ -297,7 +297,8 @@ class _Stages:
             check_size(str(job.output), format_of(job.output), height, width)  # before the network works for nothing
             if height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image):
                 return _finished(self._write(ready, partial(stream, job, image, self.settings, upscaler, on_tile)))
-            result = upscaler.upscale(image, target, on_tile)
+            with _told_of_memory(job):
+                result = upscaler.upscale(image, target, on_tile)
         except UpscaleError as error:
             return _finished(self._failed(job, error, ready.journal, ready.source))
         return self.writer.submit(self._write, ready, partial(encode, job, result, self.settings))
@@ -317,7 +318,7 @@ class _Stages:
         job, journal = ready.job, ready.journal
         height, width = self.settings.target.size(*ready.image.pixels.shape[:2])
         try:
-            with said_of(job.output):
+            with said_of(job.output), _told_of_memory(job):
                 if journal is not None:
                     journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
                 make_folder(job.output.parent)
@@ -342,12 +343,23 @@ class _Stages:
         if isinstance(error, DiskFull):
             self.full = error
         if journal is not None:
-            if self.full is not error:
+            if not isinstance(error, DiskFull | OutOfMemory):  # neither of which is the picture's fault
                 source.hash()
                 entry = journal.entry(job.output, "failed", source, self.settings.key)
                 journal.note(replace(entry, error=error.message, hint=error.hint))
             journal.release(job.output)
         return Failed(job=job, error=error)
+
+
+@contextmanager
+def _told_of_memory(job: Job) -> Iterator[None]:
+    """Make it the matter of one picture that there is not enough memory for it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{job.source}: not enough memory for it", "close other programs, or give -j 1") from error
 
 
 def _pass_on(inner: Future[Ended], ended: Future[Ended]) -> None:
