@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from tests.conftest import picture
 from tests.train.conftest import CPU, losses, recipe, run
 from upscale.checkpoint import load_generator, read_metadata
 from upscale.errors import ConfigError, InputError
+from upscale.train import data
 from upscale.train.data import Batches, Pictures, open_pictures
 from upscale.train.loop import train
 from upscale.train.recipe import load_recipe, to_toml
 from upscale.train.start import fresh
 from upscale.train.step import TrainState, train_step
-from upscale.train.validation import load_pairs
+from upscale.train.validation import Pair, load_pairs
 
 
 def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tmp_path: Path) -> None:
@@ -32,6 +34,24 @@ def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tm
     assert np.array_equal(first, picture(48, 64, 0))
     again = open_pictures(tmp_path / "data", 32, lambda done, total: pytest.fail("decoded again"))
     assert again.digest == pictures.digest
+
+
+def test_crops_of_another_size_need_no_other_copy_and_the_unused_are_removed(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    (cached,) = (tmp_path / "cache").rglob("*.rgb")
+    larger = open_pictures(folder, 45, lambda done, total: pytest.fail("decoded again"))
+    assert larger.names == ["0.png"]
+    assert np.array_equal(larger.arrays[0], picture(48, 64, 0))
+    os.utime(cached.with_suffix(".json"), (0, time.time() - data.UNUSED - 100))
+    open_pictures(folder, 32)
+    assert time.time() - cached.with_suffix(".json").stat().st_mtime < data.UNUSED  # that was a use
+    os.utime(cached.with_suffix(".json"), (0, time.time() - data.UNUSED - 100))
+    (folder / "low.png").unlink()
+    open_pictures(folder, 32)
+    (other,) = (tmp_path / "cache").rglob("*.rgb")
+    assert other != cached
 
 
 def test_batches_are_aligned_and_depend_on_seed_and_step_only(pictures: Pictures) -> None:
@@ -217,3 +237,15 @@ def test_folders_without_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         open_pictures(tmp_path / "data", 32)
     with pytest.raises(InputError, match="too small to validate"):
         load_pairs(tmp_path / "data", 4)
+
+
+def test_validation_uses_and_leaves_what_batch_norm_learned(pictures: Pictures, tmp_path: Path) -> None:
+    network = 'generator={arch="srgan", scale=2, num_feat=8, num_block=1}'
+    numbers = recipe(network, "steps=2", "valid_every=1")
+    pair = Pair("v", (batch := Batches(pictures, numbers).batch(0)).lr[:1], batch.gt[:1].double())
+    with_valid, without = tmp_path / "a", tmp_path / "b"
+    for out, valid in ((with_valid, [pair]), (without, [])):
+        train(numbers, pictures, valid, out, CPU, resume=False, on_event=lambda event: None)
+    states = [torch.load(out / "state.pt", weights_only=True)["ema"] for out in (with_valid, without)]
+    assert any("running_mean" in name for name in states[0])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

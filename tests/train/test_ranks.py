@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image as PILImage
 
 from tests.conftest import picture
+from upscale.train.ranks import Ranks, own_device
+from upscale.train.recipe import load_recipe
+from upscale.train.start import objective
 
 NUMBERS = {
     "generator.num_feat": 8, "generator.num_conv": 2, "generator.scale": 2, "data.gt_size": 16, "steps": 6,
@@ -112,3 +116,24 @@ def test_a_restart_goes_on_from_what_was_saved(
     assert [event["step"] for event in events(folder / out, "start")] == [0, 3]
     steps = {event["step"]: event for event in events(folder / out, "step")}  # 4 is done twice
     assert_alike(alone, list(steps.values()))
+
+
+def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    cuda = torch.device("cuda")
+    assert own_device(cuda) == cuda
+    for rank, index in ((0, 0), (1, 1), (2, 0)):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert own_device(cuda) == torch.device("cuda", index) == chosen[-1]
+    for named in (torch.device("cpu"), torch.device("cuda:1")):
+        assert own_device(named) == named
+    assert len(chosen) == 3
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_gpus_without_bf16_train_in_float32(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
+    numbers = load_recipe("compact")
+    assert objective(numbers, torch.device("cuda"), Ranks()).autocast is (torch.bfloat16 if native else None)

@@ -49,6 +49,7 @@ def train(
     from upscale.train.loop import train as run_training
     from upscale.train.pairs import open_pairs
     from upscale.train.preview import batches_sheet
+    from upscale.train.ranks import own_device
     from upscale.train.recipe import load_recipe
     from upscale.train.validation import load_pairs
 
@@ -56,7 +57,7 @@ def train(
     resolved = load_recipe(recipe, changes)
     if resolved.patience is not None and valid is None:
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")
-    torch_device = resolve_device(device)
+    torch_device = own_device(resolve_device(device))
     folder = out or Path("runs") / Path(recipe).stem
     pairs = load_pairs(valid, resolved.scale) if valid else []
     named = dict(zip(("features", "lpips"), distances(features, lpips), strict=True))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,9 @@ from upscale.imaging import to_array, to_tensor
 from upscale.train.degradation import MARGIN, chance, degrade, sharpened
 from upscale.train.drawings import draw
 from upscale.train.recipe import Recipe
+
+UNUSED = 30 * 24 * 3600
+"""Seconds after which decoded pictures that no run read are removed."""
 
 
 class Batch(NamedTuple):
@@ -81,30 +86,40 @@ def open_pictures(folder: Path, smallest: int, on_picture: Callable[[int, int], 
     for path in paths:
         facts = path.stat()
         digest.update(f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    digest.update(str(smallest).encode())
     cache = user_cache_path("upscale") / "train" / f"{digest.hexdigest()[:24]}.rgb"
     index = cache.with_suffix(".json")
     if not index.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        _decode(paths, folder, smallest, cache, index, on_picture)
+        _forget_unused(cache.parent)
+        _decode(paths, folder, cache, index, on_picture)
+    index.touch()
     table = json.loads(index.read_text(encoding="utf-8"))
-    if not table["shapes"]:
-        raise InputError(
-            f"{folder}: none of its {len(paths)} pictures can be used", f"the first: {table['skipped'][0]}"
-        )
-    everything = np.memmap(cache, np.uint8, "r")
-    ends = np.cumsum([height * width * 3 for height, width in table["shapes"]])
-    arrays = [
-        everything[end - height * width * 3 : end].reshape(height, width, 3)
-        for end, (height, width) in zip(ends, table["shapes"], strict=True)
-    ]
-    return Pictures(table["names"], arrays, digest.hexdigest(), table["skipped"])
+    everything = np.memmap(cache, np.uint8, "r") if table["shapes"] else np.empty(0, np.uint8)
+    names, arrays, skipped, end = [], [], list(table["skipped"]), 0
+    for name, (height, width) in zip(table["names"], table["shapes"], strict=True):
+        end += height * width * 3
+        if min(height, width) < smallest:
+            skipped.append(f"{name}: {width}x{height} is smaller than a crop of {smallest}")
+        else:
+            names.append(name)
+            arrays.append(everything[end - height * width * 3 : end].reshape(height, width, 3))
+    if not arrays:
+        raise InputError(f"{folder}: none of its {len(paths)} pictures can be used", f"the first: {skipped[0]}")
+    return Pictures(names, arrays, digest.hexdigest(), skipped)
+
+
+def _forget_unused(folder: Path) -> None:
+    """Remove decoded pictures that no run has read for long."""
+    for index in folder.glob("*.json"):
+        if index.stat().st_mtime < time.time() - UNUSED:
+            with suppress(OSError):  # another process was faster, or has them open
+                index.unlink()
+                index.with_suffix(".rgb").unlink()
 
 
 def _decode(
     paths: Sequence[Path],
     folder: Path,
-    smallest: int,
     cache: Path,
     index: Path,
     on_picture: Callable[[int, int], None] | None,
@@ -112,14 +127,11 @@ def _decode(
     names, shapes, skipped = [], [], []
     with replacing(cache) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
         for done, (path, result) in enumerate(zip(paths, pool.map(_load, paths), strict=True), 1):
-            name = str(path.relative_to(folder))
             if isinstance(result, str):
                 skipped.append(result)
-            elif min(result.shape[:2]) < smallest:
-                skipped.append(f"{name}: {result.shape[1]}x{result.shape[0]} is smaller than a crop of {smallest}")
             else:
                 file.write(result.tobytes())
-                names.append(name)
+                names.append(str(path.relative_to(folder)))
                 shapes.append(result.shape[:2])
             if on_picture is not None:
                 on_picture(done, len(paths))

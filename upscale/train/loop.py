@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from upscale.errors import ConfigError, DiskFull
+from upscale.files import replacing
 from upscale.images import said_of
 from upscale.train.data import Batches, Pictures
 from upscale.train.health import Watch, parted, roll_back, trouble
@@ -143,8 +144,8 @@ def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> Tra
     state = fresh(recipe, device)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        with said_of(out / "recipe.toml"):
-            (out / "recipe.toml").write_text(to_toml(recipe), encoding="utf-8")
+        with said_of(out / "recipe.toml"), replacing(out / "recipe.toml") as temporary:
+            temporary.write_text(to_toml(recipe), encoding="utf-8")
         ranks.begin()
     ranks.wait()
     return state

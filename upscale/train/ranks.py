@@ -76,6 +76,15 @@ class Ranks:
             dist.barrier()
 
 
+def own_device(device: torch.device) -> torch.device:
+    """Return the GPU of this process among those that share a machine; any device that was named stays."""
+    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+        return device
+    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    torch.cuda.set_device(own)  # or each would begin its exchanges on the first
+    return own
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started, and leave them at the end."""

@@ -96,7 +96,8 @@ def save_network(
     path = network_path(out, state.step)
     with said_of(path):
         save_generator(path, averaged(state), about, torch.float16)
-        path.with_suffix(".md").write_text(card(path, about, recipe, pictures, command), encoding="utf-8")
+        with replacing(path.with_suffix(".md")) as temporary:
+            temporary.write_text(card(path, about, recipe, pictures, command), encoding="utf-8")
     for earlier in sorted(out.glob("generator-*.safetensors"))[: -recipe.keep]:
         if earlier != network_path(out, state.best_step):
             earlier.unlink()
@@ -112,4 +113,4 @@ def averaged(state: TrainState) -> Generator:
     """Return the moving average of the generator, as it runs: what is measured and saved."""
     module = state.ema.module
     assert isinstance(module, Generator)
-    return without_branches(module)
+    return without_branches(module).eval()

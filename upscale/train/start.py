@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from upscale import store
 from upscale.catalog import known
 from upscale.checkpoint import load_extractor, load_generator
-from upscale.device import DTYPES, resolve_precision
+from upscale.device import resolve_precision
 from upscale.errors import ConfigError
 from upscale.losses import CLASSIFIER, GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
 from upscale.models import Generator, build, build_discriminator
@@ -54,16 +54,22 @@ def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
         name: (weight, made[name](recipe).to(device) if name in made else LOSSES[name])
         for name, weight in recipe.losses.items()
     }
-    precision = resolve_precision(Precision.AUTO, device)
     return Objective(
         losses=losses,
         gan=None if recipe.gan is None else GAN_LOSSES[recipe.gan.kind],
         gan_weight=0.0 if recipe.gan is None else recipe.gan.weight,
         clip=recipe.optim.clip,
         ranks=ranks,
-        autocast=None if precision is Precision.FP32 else DTYPES[Precision.BF16],
+        autocast=_autocast(device),
         shift=recipe.shift,
     )
+
+
+def _autocast(device: torch.device) -> torch.dtype | None:
+    """Return bf16 where it is native, None where only float32 is: fp16 would need its losses scaled."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    return None if resolve_precision(Precision.AUTO, device) is Precision.FP32 else torch.bfloat16
 
 
 def _perceptual(recipe: Recipe) -> PerceptualLoss:
