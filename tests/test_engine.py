@@ -253,9 +253,12 @@ def test_out_of_memory_halves_until_it_fits(monkeypatch: pytest.MonkeyPatch, con
     image = Image(pixels=picture(300, 200))
     expected = upscaler(generator, size=512).upscale(image)
     FailsAt(monkeypatch, largest=80)
-    result = upscaler(generator, size=512).upscale(image)
+    told: list[tuple[int, int]] = []
+    result = upscaler(generator, size=512).upscale(image, on_tile=lambda *tile: told.append(tile))
     assert levels(expected.image, result.image) <= 1
     assert result.tile_size <= 80
+    assert (expected.shrunk, result.shrunk) == (False, True)
+    assert all(done <= total for done, total in told)
 
 
 @pytest.mark.parametrize("config", [COMPACT, RRDBNET, SPAN])

@@ -40,6 +40,8 @@ class Upscaled:
     tiles: int
     tile_size: int
     """LR pixels, after any halving for want of memory: the edge of a square of as many pixels as a tile has at most."""
+    shrunk: bool
+    """Whether memory ran out, so that tiles became smaller."""
     float32_tiles: int
     """Computed again because half precision was not finite."""
     seconds: float
@@ -49,8 +51,8 @@ class Upscaler:
     """Networks of one family on one device.
 
     Attributes:
-        tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so; nothing else
-            of an upscaler changes.
+        tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so; no other
+            attribute changes.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Upscaler:
         self.tiling = tiling
         self.faithful = faithful
         self._networks: dict[int, Network] = {}
+        if device.type == "cuda":  # for the process: cuDNN's float32 has ten bits of fraction else, too few for 16
+            torch.backends.cudnn.allow_tf32 = False
 
     @property
     def native(self) -> Target:
@@ -109,7 +113,7 @@ class Upscaler:
         on_tile: OnTile | None,
         enlarge: Callable[[Image, Target | None, Progress], Image],
     ) -> Upscaled:
-        began = time.perf_counter()
+        began, tiling = time.perf_counter(), self.tiling
         total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
         progress = Progress(on_tile, total)
         first, *following = [enlarge(frame, target, progress) for frame in image.frames]
@@ -117,6 +121,7 @@ class Upscaler:
             image=replace(first, following=tuple(following)),
             tiles=progress.done,
             tile_size=self._geometry(self._passes(image, target)[-1].generator)[0],
+            shrunk=self.tiling != tiling,
             float32_tiles=progress.float32_tiles,
             seconds=time.perf_counter() - began,
         )

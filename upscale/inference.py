@@ -34,6 +34,7 @@ class Progress:
     def tile(self) -> None:
         """Count a tile that is done."""
         self.done += 1
+        self.total = max(self.total, self.done)  # there are more once they become smaller for want of memory
         if self.on_tile is not None:
             self.on_tile(self.done, self.total)
 

@@ -58,6 +58,30 @@ def test_impossible_templates(template: str) -> None:
         Naming(template=template)
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("compact", "a_compact.png"),
+        ("some/where/net.v2.pth", "a_net.v2.png"),
+        ("a:0.7,b:0.3", "a_a-0.7-b-0.3.png"),
+        ("compact+wiener", "a_compact+wiener.png"),
+    ],
+)
+def test_models_in_names_are_names_on_every_system(tmp_path: Path, model: str, name: str) -> None:
+    (job,) = plan([str(save(tmp_path / "a.png"))], None, X2, Naming(template="{stem}_{model}{ext}", model=model))
+    assert job.output.name == name
+
+
+def test_names_that_differ_in_case_only_are_one_where_the_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [str(save(tmp_path / "1" / "IMG.png")), str(save(tmp_path / "2" / "img.png"))]
+    assert len(plan(sources, tmp_path / "out", X2, Naming())) == 2
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(OutputExists, match="would become this file"):
+        plan(sources, tmp_path / "out", X2, Naming())
+
+
 def test_a_picture_that_is_named_twice_is_one(tmp_path: Path) -> None:
     source = save(tmp_path / "in" / "a.png")
     assert len(plan([str(source.parent), str(source)], tmp_path / "out", X2, Naming())) == 1

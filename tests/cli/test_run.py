@@ -15,9 +15,12 @@ import pytest
 import torch
 from PIL import Image as PILImage
 from rich.console import Console
+from torch import Tensor
 
 from tests.conftest import picture
 from upscale.cli import console, main
+from upscale.images import Pixels
+from upscale.inference import Network, Progress
 
 Outcome = tuple[int, str, str]
 
@@ -234,6 +237,21 @@ def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path
     assert code == 0
     assert "1 of the results were changed since they were made, and left; --force replaces them" in err
     assert (tmp_path / "in_x2" / "a.png").read_bytes() == b"edited"
+
+
+def test_smaller_tiles_for_want_of_memory_are_told(
+    run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PILImage.fromarray(picture(80, 90)).save(tmp_path / "b.png")
+    original = Network.run
+
+    def small_only(network: Network, tile: Pixels, progress: Progress) -> Tensor:
+        if max(tile.shape) > 70:
+            raise MemoryError
+        return original(network, tile, progress)
+
+    monkeypatch.setattr(Network, "run", small_only)
+    assert run("b.png", "-x", "2") == (0, "b_x2.png\n", "note: b.png: memory ran out; from there on in tiles of 64\n")
 
 
 def test_results_say_how_they_were_made_unless_asked_not_to(run: Callable[..., Outcome], tmp_path: Path) -> None:

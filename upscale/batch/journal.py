@@ -96,7 +96,8 @@ class Journal:
     def claim(self, output: Path) -> bool:
         """Reserve ``output`` for this process, until ``release``; False: another one works on it."""
         _, locks = self._open()
-        return _lock(locks, self._position(output))
+        with self._mutex:  # where a lock lies where the file was last sought to
+            return _lock(locks, self._position(output))
 
     def tidy(self, output: Path) -> None:
         """Remove what a killed process left of ``output``, which this one has claimed."""
@@ -108,7 +109,8 @@ class Journal:
     def release(self, output: Path) -> None:
         """Give up the claim on ``output``."""
         _, locks = self._open()
-        _unlock(locks, self._position(output))
+        with self._mutex:
+            _unlock(locks, self._position(output))
 
     def note(self, entry: Entry) -> None:
         """Append ``entry``; it is on its way to the disk when this returns."""

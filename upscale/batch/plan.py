@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from upscale.batch.journal import Journal
+from upscale.catalog import CHECKPOINT_SUFFIXES
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
 from upscale.images import FORMATS, check_size, format_of, is_picture, read_header
 from upscale.images.formats import READ_ONLY, SUFFIXES
@@ -75,7 +79,7 @@ class Naming:
             "stem": job.source.stem,
             "scale": str(target).removeprefix("x"),
             "ext": ext,
-            "model": Path(self.model).stem,
+            "model": re.sub(r"[^\w.+-]+", "-", _without_suffix(Path(self.model).name)),
             "width": str(width),
             "height": str(height),
         }
@@ -99,7 +103,6 @@ def plan(
     target: Target,
     naming: Naming,
     *,
-    journals: Mapping[Path, Journal] | None = None,
     recursive: bool = True,
     force: bool = False,
 ) -> list[Job]:
@@ -134,7 +137,7 @@ def plan(
     _check_formats(jobs, target)
     _check_clashes(jobs)
     if not force:
-        _check_existing(jobs, journals)
+        _check_existing(jobs)
     for folder in dict.fromkeys(job.output.parent for job in jobs):
         _check_writable(folder)
     return jobs
@@ -232,10 +235,10 @@ def _check_formats(jobs: Sequence[Job], target: Target) -> None:
 
 
 def _check_clashes(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    seen: dict[Path, Path] = {}
+    sources = {_place(job.source) for job in jobs}
+    seen: dict[str, Path] = {}
     for job in jobs:
-        output = job.output.resolve()
+        output = _place(job.output)
         if output in seen:
             raise OutputExists(
                 f"{job.output}: both {seen[output]} and {job.source} would become this file",
@@ -246,12 +249,22 @@ def _check_clashes(jobs: Sequence[Job]) -> None:
         seen[output] = job.source
 
 
-def _check_existing(jobs: Sequence[Job], journals: Mapping[Path, Journal] | None) -> None:
+def _place(path: Path) -> str:
+    """Return what is the same for two names of one file."""
+    name = str(path.resolve())
+    return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("darwin", "win32") else name
+
+
+def _without_suffix(model: str) -> str:
+    return model.removesuffix(next((suffix for suffix in CHECKPOINT_SUFFIXES if model.endswith(suffix)), ""))
+
+
+def _check_existing(jobs: Sequence[Job]) -> None:
     existing = [job for job in jobs if job.output.exists()]
     # Looked for first, read about then: another run may be at work, and it notes a file before it writes it.
-    read: dict[Path, Journal] = dict(journals or {})
-    for root in {job.root for job in existing if job.root is not None}:
-        read.setdefault(root, Journal(root)).refresh()
+    read = {root: Journal(root) for root in {job.root for job in existing} if root is not None}
+    for journal in read.values():
+        journal.refresh()
     foreign = [job.output for job in existing if job.root is None or read[job.root].find(job.output) is None]
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, which is none of the user's concern
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what it says of damaged files, the program says in a line
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names that are not UTF-8 go out as they came
+        # In a file or pipe, names of all letters on every system; what is not UTF-8 goes out as it came.
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="surrogateescape")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(arguments[0]) if arguments else None
     app = typer.Typer(

@@ -91,6 +91,8 @@ class Report:
         notices = list(ended.notices)
         if result is not None and result.float32_tiles:
             notices.append(f"{result.float32_tiles} of {result.tiles} tiles overflowed and were done in float32")
+        if result is not None and result.shrunk:
+            notices.append(f"memory ran out; from there on in tiles of {result.tile_size}")
         if self.json:
             facts = {
                 "seconds": 0 if result is None else round(result.seconds, 3),
