@@ -75,6 +75,38 @@ def test_user_s_own_tables_are_added_and_taken_out(home: Path) -> None:
     assert (home / "weights.toml").read_text() == ""
 
 
+def test_what_a_user_adds_is_read_back_as_it_was(home: Path) -> None:
+    odd = 'C:\\ü "\N{GRINNING FACE}"\n\t\x00\x7f'
+    network = {"arch": "rrdbnet", "scale": 4, "odd key": odd, "parts": (1, 2), "norm": False, "rate": 1e-5}
+    table = {"summary": odd, "license": odd, "network": network, "scale": 4, "url": (odd, "b"), "speed": None}
+    write_user({odd: table})
+    write_user({"next": {"summary": "s", "license": "MIT"}})  # the file is written anew from what was read
+    (entry,) = known().find(odd)
+    assert entry.network == {**network, "parts": [1, 2]}
+    assert (entry.summary, entry.license, entry.url, entry.speed) == (odd, odd, (odd, "b"), None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scale": "4"},  # as an index elsewhere may have it
+        {"sibling": "nobody"},
+        {"summary": "\udcff"},  # of a path that is not UTF-8
+    ],
+)
+def test_what_would_make_the_catalogue_unreadable_is_refused_and_the_file_stays(
+    home: Path, wrong: dict[str, str]
+) -> None:
+    facts = {"summary": "s", "license": "MIT"}
+    write_user({"a": {**facts}})
+    before = (home / "weights.toml").read_bytes()
+    with pytest.raises(ConfigError):
+        write_user({"b": {**facts, **wrong}})
+    assert (home / "weights.toml").read_bytes() == before
+    assert [path.name for path in home.iterdir()] == ["weights.toml"]
+    assert "a" in known().entries
+
+
 def test_one_url_stands_for_a_list_of_one(tmp_path: Path) -> None:
     path = tmp_path / "weights.toml"
     path.write_text('[a]\nsummary = "s"\nlicense = "MIT"\nurl = "https://a.example/x"\n')
@@ -85,7 +117,9 @@ def test_a_sibling_is_here_or_in_the_shipped_catalogue(home: Path) -> None:
     facts = {"summary": "s", "license": "MIT"}
     write_user({"a": {**facts, "sibling": "realesr-general-x4v3"}, "b": {**facts, "sibling": "a"}})
     assert known().mixed("b", 0.5) == "b:0.5,a:0.5"
-    write_user({"a": {**facts, "sibling": "realesr-general"}})
+    table = '[a]\nsummary = "s"\nlicense = "MIT"\nsibling = "realesr-general"\n'
+    (home / "weights.toml").write_text(table, encoding="utf-8")
+    known.cache_clear()
     with pytest.raises(ConfigError, match=r"weights.toml.a.sibling: unknown model 'realesr-general'") as caught:
         known()
     assert caught.value.hint == "did you mean 'realesr-general-x4v3'?"

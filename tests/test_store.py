@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import subprocess
 import sys
 import threading
@@ -20,7 +21,8 @@ from upscale import store
 from upscale.catalog import WeightsEntry, known, user_file
 from upscale.cli.models import prepare
 from upscale.download import Patience, check_address, download
-from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights
+from upscale.files import part_prefix
 
 DATA = bytes(range(256)) * 2000  # half a megabyte
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -343,6 +345,33 @@ def test_tampered_bundle_is_refused(server: Server, tmp_path: Path) -> None:
         store.unbundle(tmp_path / "c.zip", [net])
 
 
+def fill(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let what is written to replace ``path`` find no room: a real ENOSPC."""
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "full")
+    path.with_name(f"{part_prefix(path)}full.part{path.suffix}").symlink_to("/dev/full")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_full_disk_is_told_as_one_and_leaves_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers = [whole]
+    net = entry(server)
+    path = store.locate(net)
+    assert path is not None
+    store.bundle([net], tmp_path / "b.zip")
+    fill(monkeypatch, tmp_path / "c.zip")
+    with pytest.raises(DiskFull, match=r"c\.zip: no room left on the disk"):
+        store.bundle([net], tmp_path / "c.zip")
+    assert not list(tmp_path.glob("*c*"))
+    path.unlink()
+    fill(monkeypatch, path)
+    with pytest.raises(DiskFull, match=r"\.pth: no room left on the disk"):
+        store.unbundle(tmp_path / "b.zip", [net])
+    assert not path.exists()
+    assert not list(path.parent.glob("*.part*"))
+
+
 def answer_json(content: object) -> Callable[[BaseHTTPRequestHandler], None]:
     return lambda handler: without_ranges(handler, json.dumps(content).encode())
 
@@ -400,4 +429,21 @@ def test_what_openmodeldb_does_not_have(
     server.answers = [login_page]
     with pytest.raises(DownloadFailed, match="web page"):
         prepare(f"openmodeldb:{name}")
-    assert not list(store.folder().glob("*.json"))
+    assert not any(store.folder().iterdir())
+
+
+def test_index_that_breaks_off_leaves_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "INDEX", server.url)
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("upscale.download.time.sleep", interrupt)  # between two attempts
+    server.answers = [half]
+    with pytest.raises(KeyboardInterrupt):
+        prepare("openmodeldb:4x-Foo")
+    assert not any(store.folder().iterdir())
+    server.answers = [lambda handler: without_ranges(handler, b"not JSON")]
+    with pytest.raises(DownloadFailed, match="not the index"):
+        prepare("openmodeldb:4x-Foo")
+    assert not any(store.folder().iterdir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
@@ -15,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_config_path
 
-from upscale.config import did_you_mean, parse
+from upscale.config import did_you_mean, parse, toml_key, toml_lines
 from upscale.errors import ConfigError, UnknownWeights, UsageError
 from upscale.files import replacing
 
@@ -190,13 +189,19 @@ def user_file() -> Path:
 
 
 def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Add tables to the user's own weights.toml, by name; None takes one out."""
+    """Add tables to the user's own weights.toml, by name; None takes one out.
+
+    Raises:
+        ConfigError: the file would not be a catalogue any more; it is as it was.
+    """
     path = user_file()
     tables = _tables(path) if path.exists() else {}
     tables = {name: table for name, table in {**tables, **change}.items() if table is not None}
+    text = "\n".join(_toml(name, table) for name, table in tables.items())
+    _entries(tomllib.loads(text), path.name, shipped())  # every command reads the file: none would work any more
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        temporary.write_text("\n".join(_toml(name, table) for name, table in tables.items()), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     known.cache_clear()
 
 
@@ -220,18 +225,21 @@ def read(path: Path, more: Catalog | None = None) -> Catalog:
     Raises:
         ConfigError: not TOML, a table that is not one of a network, or a sibling that is not there.
     """
-    tables = _tables(path)
+    return Catalog(_entries(_tables(path), path.name, more))
+
+
+def _entries(tables: Mapping[str, Any], where: str, more: Catalog | None) -> dict[str, WeightsEntry]:
     entries = {
-        name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{path.name}.{name}")
+        name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{where}.{name}")
         for name, table in tables.items()
     }
     there = {*entries, *(more.entries if more else ())}
     for name, entry in entries.items():
         if entry.sibling is not None and entry.sibling not in there:
             raise ConfigError(
-                f"{path.name}.{name}.sibling: unknown model {entry.sibling!r}", did_you_mean(entry.sibling, there)
+                f"{where}.{name}.sibling: unknown model {entry.sibling!r}", did_you_mean(entry.sibling, there)
             )
-    return Catalog(entries)
+    return entries
 
 
 def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,9 +248,9 @@ def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _toml(name: str, table: Mapping[str, Any]) -> str:
-    """Return one table of a TOML file; JSON's strings, numbers and arrays are TOML's."""
-    lines = (f"{key} = {json.dumps(value)}\n" for key, value in table.items() if value not in (None, ()))
-    return f"[{json.dumps(name)}]\n" + "".join(lines)
+    """Return one table of the file, without what is empty."""
+    lines = toml_lines({key: value for key, value in table.items() if value != ()})
+    return "\n".join([f"[{toml_key(name)}]", *lines, ""])
 
 
 def _unpinned(url: str) -> WeightsEntry:

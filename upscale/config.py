@@ -1,9 +1,11 @@
-"""Turn TOML tables into frozen dataclasses, strictly: unknown keys and wrong types are errors."""
+"""Turn TOML tables into frozen dataclasses, strictly: unknown keys and wrong types are errors. And write tables."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -36,6 +38,20 @@ def parse(cls: type[T], table: Mapping[str, Any], where: str) -> T:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def toml_lines(table: Mapping[str, object]) -> list[str]:
+    """Return a line of TOML ``key = value`` for each item of ``table``; None, which TOML lacks, is left out.
+
+    Raises:
+        ConfigError: a text that no TOML file can hold.
+    """
+    return [f"{toml_key(key)} = {_toml(value)}" for key, value in table.items() if value is not None]
+
+
+def toml_key(key: str) -> str:
+    """Return ``key`` as TOML has keys and names of tables, in quotes where it needs them."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
@@ -73,3 +89,26 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return _toml_string(value)
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(toml_lines(value)) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    raise TypeError(f"no TOML for {value!r}")
+
+
+def _toml_string(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a path in another encoding; TOML has no escape for its bytes
+        raise ConfigError(f"{text!a}: is not UTF-8, as TOML files are", "rename it") from error
+    # TOML's escapes are JSON's, but it knows no surrogate pairs, and DEL is a control character, too.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ from platformdirs import user_cache_path
 from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, own, write_user
 from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
-from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights
 from upscale.files import replacing
 
 INDEX = "https://openmodeldb.info/api/v1/models.json"
@@ -63,16 +67,17 @@ def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
     if entry.name in known().entries:
         return known().entries[entry.name]
     _check_online(entry, offline)
-    index = folder() / f".openmodeldb-{os.getpid()}.json"
-    try:
+    folder().mkdir(parents=True, exist_ok=True)
+    # In a folder of its own, for a download leaves its lock beside the file, and its part where it is broken off.
+    with tempfile.TemporaryDirectory(prefix=".openmodeldb-", dir=folder()) as passing:
+        index = Path(passing) / "models.json"
         download([INDEX], index, sha256=None, size=None)
-        records = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DownloadFailed(
-            f"{INDEX}: not the index that it was", "give the file's own address: -m https://..."
-        ) from error
-    finally:
-        index.unlink(missing_ok=True)
+        try:
+            records = json.loads(index.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DownloadFailed(
+                f"{INDEX}: not the index that it was", "give the file's own address: -m https://..."
+            ) from error
     found = _described(entry.name, records)
     if found.sha256 is not None:  # else the file itself is pinned when it is here
         add(found)
@@ -158,6 +163,7 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
         UnknownWeights: none of them is here.
+        DiskFull: no room for it.
     """
     places = [(entry, place(entry)) for entry in entries if entry.url]
     here = [(entry, path) for entry, path in places if path is not None and path.is_file()]
@@ -165,7 +171,7 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
         raise UnknownWeights(
             "no network that was fetched is here", "name one, and it is fetched; the bundled ones are everywhere"
         )
-    with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
+    with _room(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for entry, path in here:
             _verify(path, entry)
             file.write(path, path.name)
@@ -178,6 +184,7 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
         UnknownWeights: not such a file.
+        DiskFull: no room for one; those before it are in their places.
     """
     folder().mkdir(parents=True, exist_ok=True)
     found = []
@@ -189,19 +196,25 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
                 info = inside.get(path.name) if path is not None and entry.url else None
                 if path is None or info is None or (entry.bytes or info.file_size) != info.file_size:
                     continue
-                part = path.with_name(f".{path.name}.bundle")
-                with file.open(info) as source, part.open("wb") as target:
-                    while chunk := source.read(1 << 20):
-                        target.write(chunk)
-                try:
+                with _room(path), replacing(path) as part:
+                    with file.open(info) as source, part.open("wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
                     _verify(part, entry)
-                    part.replace(path)
-                finally:
-                    part.unlink(missing_ok=True)
                 found.append(entry.name)
     except (OSError, zipfile.BadZipFile) as error:
         raise UnknownWeights(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
     return found
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """Say that the disk is full where it has no room for ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DiskFull(f"{path}: no room left on the disk", "make room, then give the same command again") from error
 
 
 def sha256(path: Path) -> str:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from upscale.bench.published import table
-from upscale.bench.quality import Row, Summary, measures, run, summarise
+from upscale.bench.quality import Comparison, Row, Summary, measures, run, summarise
 from upscale.bench.sets import CARRIED, ROOT_VARIABLE, DataSet, open_case, open_sets, reduce
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import InputError, NonFiniteOutput
 from upscale.images import Image, read_image, write_image
 from upscale.loading import load
-from upscale.metrics import PROTOCOLS
+from upscale.metrics import METRICS, PROTOCOLS
 
 SETS = os.environ.get(ROOT_VARIABLE)
 
@@ -74,6 +75,17 @@ def test_a_picture_too_small_for_ssim_keeps_its_psnr_and_takes_the_mean_of_ssim_
     assert summary.counts["ssim"] == 3
     assert summary.means["ssim"] is None
     assert summary.means["psnr"] is not None
+
+
+def test_what_training_logs_is_the_same_metric_in_the_bench() -> None:
+    table = measures()
+    gt, sr = torch.rand(2, 1, 1, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    seen = Comparison(sr=sr, gt=gt, lr=gt, reduced=sr, compared_sr=sr, compared_gt=gt)
+    for name, metric in METRICS.items():
+        function = table[name].function
+        assert function is not None
+        assert torch.equal(function(seen), metric.function(sr, gt))
+        assert table[name].higher_is_better is metric.higher_is_better
 
 
 class Broken(Upscaler):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from upscale.bench.memory import PeakMemory
 from upscale.bench.speed import Timing, flop_per_pixel, measure, scaling
 from upscale.checkpoint import save_generator
+from upscale.engine import Upscaler
 from upscale.loading import load
 from upscale.models import build
-from upscale.options import Precision
+from upscale.models.foreign import Foreign
+from upscale.options import Precision, Tiling
 
 TINY = {"arch": "compact", "scale": 2, "num_feat": 8, "num_conv": 1}
 
@@ -43,6 +47,23 @@ def test_a_network_is_timed_at_every_size(tmp_path: Path) -> None:
         assert timing.tflops == pytest.approx(per_pixel * timing.size**2 / timing.seconds / 1e12)
         assert timing.share is not None
         assert 0 < timing.share < 1
+
+
+def test_a_network_of_another_library_is_timed_without_its_arithmetic() -> None:
+    class Descriptor(SimpleNamespace):
+        """As spandrel's."""
+
+        model: nn.Module = nn.Conv2d(3, 3, 1)
+        input_channels = output_channels = 3
+
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return self.model(x).repeat_interleave(2, -1).repeat_interleave(2, -2)  # type: ignore[no-any-return]
+
+    generator = Foreign(Foreign.Config(scale=2, kind="Odd"), Descriptor()).requires_grad_(False).eval()
+    upscaler = Upscaler([generator], torch.device("cpu"), Precision.FP32, Tiling())
+    (timing,) = measure("odd", upscaler, 2, (16,), repeats=(2, 2))
+    assert timing.seconds > 0
+    assert (timing.tflops, timing.share) == (None, None)
 
 
 def test_exponents_are_recovered() -> None:

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from upscale import store
+from upscale.catalog import known, shipped, write_user
 from upscale.checkpoint import save_generator
 from upscale.cli import main
+from upscale.cli.bench import _carried
 from upscale.images import Image, read_image, write_image
 from upscale.metrics.perceptual import BACKBONES
 from upscale.models import build
@@ -70,6 +73,46 @@ def test_json_says_how_it_was_made(folder: Path, tmp_path: Path, capsys: pytest.
     assert len(about["models"]["tiny"][0]) == 64
     assert about["data"]["hr"]["pictures"] == 2
     assert {"torch", "python", "upscale", "device", "precision", "system", "lr"} <= about.keys()
+
+
+def test_networks_that_the_user_added_are_measured_when_they_are_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("UPSCALE_OFFLINE", "1")
+    known.cache_clear()
+    torch.manual_seed(0)
+    file, url = tmp_path / "tiny.safetensors", "https://a.example/net.safetensors"
+    save_generator(
+        file, build({"arch": "compact", "scale": 2, "num_feat": 4, "num_conv": 1}, "tiny"), {}, torch.float32
+    )
+    facts = {"summary": "s", "license": "MIT", "sha256": store.sha256(file)}
+    write_user({"mine": {**facts, "file": str(file)}, "net": {**facts, "url": [url]}})
+    pinned = store.place(known().entries["net"])
+    assert pinned is not None
+    pinned.parent.mkdir()
+    pinned.write_bytes(file.read_bytes())
+    try:
+        assert call("bench", folder, "-m", "mine", "-m", url, "-x", 2, "--json") == 0
+    finally:
+        known.cache_clear()
+    assert result(capsys)["about"]["models"] == {"mine": [store.sha256(file)], "net": [store.sha256(file)]}
+
+
+def test_by_default_all_networks_that_come_along_are_measured_and_no_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "home"))
+    known.cache_clear()
+    write_user({"mine": {"summary": "s", "license": "MIT", "network": {"arch": "bicubic"}}})
+    try:
+        assert call("bench", folder, "-x", 2, "--json") == 0
+    finally:
+        known.cache_clear()
+    models = list(result(capsys)["about"]["models"])
+    assert models == _carried(shipped())
+    assert {"compact", "bicubic"} <= set(models)
+    assert "mine" not in models
 
 
 def test_the_table_names_protocol_and_missing_weights(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

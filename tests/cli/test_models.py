@@ -123,6 +123,28 @@ def test_added_name_does_not_hide_another(command: Command, file: Path) -> None:
     assert not user_file().exists()
 
 
+def test_added_file_takes_no_other_name_away(command: Command, file: Path, tmp_path: Path) -> None:
+    write_user({"tiny": {"summary": "another", "license": "MIT", "url": ["https://a.example/x.pth"]}})
+    mine = known().entries["tiny"]
+    assert command(["models", "add", str(file), "--name", "tiny2"])[0] == 0
+    assert known().entries["tiny"] == mine
+    assert known().entries["tiny2"].file == str(file)
+
+
+def test_name_that_a_url_had_until_it_was_added_is_gone(command: Command, file: Path) -> None:
+    fetched(file)
+    assert command(["models", "add", "https://a.example/tiny.safetensors", "--name", "mine"])[0] == 0
+    assert "tiny" not in known().entries
+    place = store.place(known().entries["mine"])
+    assert place is not None
+    assert [path for path in store.folder().iterdir() if path.suffix != ".lock"] == [place]
+
+
+def test_networks_with_hyper_parameters_can_be_given_another_name(command: Command) -> None:
+    assert command(["models", "add", "compact-x2", "--name", "mine"])[0] == 0
+    assert known().entries["mine"].network == {"arch": "compact", "scale": 2}
+
+
 def test_fetch_of_what_is_here_fetches_nothing(command: Command, file: Path) -> None:
     name = fetched(file)
     assert command(["models", "fetch", name, "bicubic"])[:2] == (0, "tiny: here\nbicubic: here\n")

@@ -115,6 +115,20 @@ def test_every_recipe_survives_being_written_out(name: str, tmp_path: Path) -> N
     assert load_recipe(str(path)) == recipe
 
 
+def test_a_recipe_with_odd_texts_survives_being_written_out(tmp_path: Path) -> None:
+    odd = 'C:\\ü "\N{GRINNING FACE}"\n\t\x00\x7f'
+    recipe = load_recipe("esrgan")
+    recipe = replace(
+        recipe,
+        init=odd,
+        generator={**recipe.generator, "odd key": {"a b": odd}, "flag": True, "rate": 1e-5},
+        perceptual=replace(recipe.perceptual, file=odd),
+    )
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
+
+
 def test_all_losses_but_the_adversarial_one_see_sharpened_gt(
     pictures: Pictures, extractor_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,14 +20,15 @@ from upscale.images import Pixels
 from upscale.imaging import resize, to_array
 from upscale.metrics import (
     LPIPS,
+    METRICS,
     FeatureDistance,
+    Metric,
     Protocol,
     ciede2000,
     ms_ssim,
     prepare,
     psnr,
     srgb_to_lab,
-    ssim,
 )
 from upscale.options import Target
 
@@ -52,7 +53,6 @@ class Measure:
     """A row of ``measures()``."""
 
     title: str
-    unit: str
     higher_is_better: bool
     function: Callable[[Comparison], Tensor] | None
     """``[1]``; None where its weights are missing."""
@@ -63,18 +63,11 @@ class Measure:
 def measures(features: FeatureDistance | None = None, lpips: LPIPS | None = None) -> dict[str, Measure]:
     """Return every metric of the bench, by the name that it has in files."""
     return {
-        "psnr": Measure(
-            "PSNR", "dB", True, lambda c: psnr(c.compared_sr, c.compared_gt), "under the protocol", digits=2
-        ),
-        "ssim": Measure(
-            "SSIM", "", True, lambda c: ssim(c.compared_sr, c.compared_gt), "under the protocol; Wang et al. 2004"
-        ),
-        "ms_ssim": Measure(
-            "MS-SSIM", "", True, lambda c: ms_ssim(c.compared_sr, c.compared_gt), "under the protocol; Wang et al. 2003"
-        ),
+        "psnr": _compared("PSNR", METRICS["psnr"], "under the protocol", digits=2),
+        "ssim": _compared("SSIM", METRICS["ssim"], "under the protocol; Wang et al. 2004"),
+        "ms_ssim": _compared("MS-SSIM", Metric(ms_ssim, "", True), "under the protocol; Wang et al. 2003"),
         "consistency": Measure(
             "LR-cons.",
-            "dB",
             True,
             lambda c: psnr(c.reduced, c.lr),
             "PSNR in RGB of the reduced result against the input: how exactly it gives the input back",
@@ -82,7 +75,6 @@ def measures(features: FeatureDistance | None = None, lpips: LPIPS | None = None
         ),
         "color": Measure(
             "dE2000",
-            "",
             False,
             lambda c: ciede2000(srgb_to_lab(c.reduced), srgb_to_lab(c.lr)).mean((1, 2)),
             "mean colour difference of the reduced result from the input: 1 is just visible",
@@ -90,7 +82,6 @@ def measures(features: FeatureDistance | None = None, lpips: LPIPS | None = None
         ),
         "features": Measure(
             "features",
-            "",
             False,
             None if features is None else lambda c: features(c.sr, c.gt),
             "unweighted distance of SqueezeNet's features; not LPIPS"
@@ -98,13 +89,19 @@ def measures(features: FeatureDistance | None = None, lpips: LPIPS | None = None
         ),
         "lpips": Measure(
             f"LPIPS-{lpips.name}" if lpips else "LPIPS",
-            "",
             False,
             None if lpips is None else lambda c: lpips(c.sr, c.gt),
             "Zhang et al. 2018, with its published weights"
             + ("" if lpips else ": no weights, give --lpips BACKBONE LINEAR"),
         ),
     }
+
+
+def _compared(title: str, metric: Metric, meaning: str, digits: int = 4) -> Measure:
+    """Return ``metric`` of what the protocol compares."""
+    return Measure(
+        title, metric.higher_is_better, lambda c: metric.function(c.compared_sr, c.compared_gt), meaning, digits
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from upscale import __version__, store
 from upscale.bench.quality import Measure, Row, Summary
 from upscale.bench.sets import DataSet
 from upscale.bench.speed import Timing
-from upscale.catalog import shipped
+from upscale.catalog import known
 from upscale.device import describe
 from upscale.engine import Upscaler
 from upscale.errors import InputError
@@ -80,7 +80,7 @@ def about(
 
 def _hashes(model: str) -> list[str]:
     """Return the sha256 of each file of ``model``; none for an interpolation."""
-    paths = [store.locate(entry) for entry in shipped().find(model)]
+    paths = [store.locate(entry) for entry in known().find(model)]
     return [store.sha256(path) for path in paths if path is not None]
 
 

@@ -17,7 +17,7 @@ from upscale.checkpoint import describe
 from upscale.device import DTYPES
 from upscale.engine import Upscaler
 from upscale.images import Image
-from upscale.models import Generator, build
+from upscale.models import GENERATORS, Generator, build
 from upscale.options import Precision, Target
 
 SIZES = (96, 136, 192, 272, 384)
@@ -49,7 +49,7 @@ class Timing:
     work: float
     """Median of seconds over those of a matmul timed just before: a load on the machine slows both."""
     tflops: float | None
-    """Arithmetic of the network only, a second; None for a network without weights."""
+    """Arithmetic of the network only, a second; None for a network without weights or of another library."""
     share: float | None
     """Of the peak that the matmul reached on this machine."""
     memory: int | None
@@ -136,8 +136,11 @@ def measure(
 
 
 def flop_per_pixel(generator: Generator) -> float | None:
-    """Return the arithmetic for one LR pixel, a multiply-add as two; None for a network without weights."""
-    if next(generator.parameters(), None) is None:
+    """Return the arithmetic for one LR pixel, a multiply-add as two.
+
+    None for a network without weights, and for one of another library, which there is no like of to count on.
+    """
+    if next(generator.parameters(), None) is None or type(generator) not in GENERATORS.values():
         return None
     edge = 8 * generator.multiple_of
     with torch.device("meta"):

@@ -72,10 +72,10 @@ def bench(
     if protocol == "list":
         _explain_protocols()
         return
-    from upscale.catalog import known
+    from upscale.catalog import known, shipped
 
     catalog = known()
-    names = model or _carried(catalog)
+    names = model or _carried(shipped())
     entries = [entry for name in names for entry in catalog.find(name)]  # a slip is answered before torch is imported
     folders, scales = _split(data or [], scale or [])
     scales = scales or sorted({entry.scale for entry in entries if entry.scale}) or [4]
@@ -151,7 +151,7 @@ def _explain_protocols() -> None:
 
 
 def _carried(catalog: Catalog) -> list[str]:
-    """Return every network that comes with the package, those of a family under its name."""
+    """Return every network of ``catalog`` that need not be fetched, those of a family under its name."""
     here = [
         entry
         for entry in catalog.entries.values()

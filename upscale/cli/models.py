@@ -138,7 +138,7 @@ def add(
 ) -> None:
     """Give a file or a URL a name of its own, or take in a bundle made elsewhere."""
     from upscale import store
-    from upscale.catalog import known
+    from upscale.catalog import known, own
     from upscale.checkpoint import describe, load_generator
 
     if source.endswith(".zip"):
@@ -156,7 +156,7 @@ def add(
     (pinned, *_) = known().find(source)
     generator = load_generator(path, entry.network)
     digest = store.sha256(path)
-    own = replace(
+    named = replace(
         pinned,
         name=called,
         summary=summary or pinned.summary,
@@ -165,11 +165,12 @@ def add(
         sha256=digest,
         bytes=path.stat().st_size,
     )
-    target = store.place(own)
+    store.add(named)
+    target = store.place(named)
     if pinned.url and target is not None and target != path:
         path.replace(target)
-    store.forget(pinned.name)
-    store.add(own)
+    if pinned.name != called and own().entries.get(pinned.name) == pinned:  # a file's stem may be another's name
+        store.forget(pinned.name)
     console.out.print(f"{called}: {describe(generator)['arch']}, x{generator.scale}, sha256 {digest}", markup=False)
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from upscale.config import did_you_mean, parse
+from upscale.config import did_you_mean, parse, toml_key, toml_lines
 from upscale.errors import ConfigError
 from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
 from upscale.models.discriminators import DISCRIMINATORS
@@ -183,12 +183,11 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def to_toml(recipe: Recipe) -> str:
     """Return ``recipe`` as TOML that ``load_recipe`` reads back."""
-    table = {key: value for key, value in asdict(recipe).items() if value is not None}
-    lines = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    table = asdict(recipe)
+    lines = toml_lines({key: value for key, value in table.items() if not isinstance(value, dict)})
     for section, values in table.items():
         if isinstance(values, dict):
-            lines += ["", f"[{section}]"]
-            lines += [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
+            lines += ["", f"[{toml_key(section)}]", *toml_lines(values)]
     return "\n".join(lines) + "\n"
 
 
@@ -206,15 +205,3 @@ def _override(table: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"--set {override}: {section} is not a table")
     table[name] = value
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return repr(value)
