@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -49,6 +50,20 @@ def test_flat_colours_are_flat_up_to_the_frame(model: str) -> None:
         pixels = np.full((40, 40, 3), colour, np.uint8)
         result = upscaler.upscale(Image(pixels=pixels)).image.pixels
         assert np.abs(result.astype(int) - colour).max() <= 1
+
+
+@pytest.mark.parametrize("model", ["compact-x2", "compact-x4", "compact-x4-photo"])
+def test_lines_without_antialiasing_have_no_echo(model: str) -> None:
+    pixels = np.full((48, 64, 3), 255, np.uint8)
+    pixels[6, 4:60] = pixels[30, 20:60] = pixels[42, 20:60] = 0
+    pixels[10:44, 8] = pixels[30:43, 20] = pixels[30:43, 59] = 0
+    upscaler = load(model, precision=Precision.FP32)
+    result = upscaler.upscale(Image(pixels=pixels)).image.pixels
+    near = cv2.dilate(255 - pixels, np.ones((5, 5), np.uint8))  # two pixels around each line
+    scale = len(result) // len(pixels)
+    beside = result[np.repeat(np.repeat(near, scale, 0), scale, 1) == 0]
+    assert 255 - int(beside.min()) <= 8
+    assert result[scale * 6 : scale * 7, scale * 8 : scale * 56].max() < 110
 
 
 @pytest.mark.parametrize("model", ["compact-x4-photo"])

@@ -50,7 +50,8 @@ class ImageFormat:
     holds: frozenset[str] = frozenset()
     """The fields of ``Metadata`` that it has a place for; ``comment`` is that of the texts."""
     largest_block: int | None = None
-    """Bytes that EXIF or XMP may have."""
+    """Bytes that EXIF, XMP or IPTC may have."""
+    highest_dpi: float = 1e6
     lossless: Mapping[str, Any] | None = field(default_factory=dict)
     """Options of the encoder; None: the format always loses."""
     lossy: Mapping[str, Any] | None = None
@@ -82,6 +83,7 @@ FORMATS = (
         longest=65_500,
         holds=_ALL | {"comment"},
         largest_block=65_500,  # a segment has 65 533 bytes, of which a header takes up to 29
+        highest_dpi=65_535,
         lossless=None,
         lossy={"quality": 95, "subsampling": 0},
     ),

@@ -15,6 +15,7 @@ from PIL import ExifTags
 from PIL import Image as PILImage
 
 EXIF_HEADER = b"Exif\x00\x00"
+_TIFF_HEADERS = (b"II*\0", b"MM\0*")  # that EXIF begins with
 
 # Orientation (EXIF 2.32, tag 0x0112): how often to turn by 90 degrees anticlockwise, then whether to mirror.
 _UPRIGHT = {
@@ -37,6 +38,8 @@ COMMENT = "Comment"
 """The keyword, in PNG, of the one text that JPEG and GIF have."""
 _ELSEWHERE = ("Raw profile type ", "XML:com.adobe.xmp")  # beginnings of keywords of texts that are other metadata
 _USUAL = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green and blue of sRGB: IEC 61966-2-1
+
+LEAST_DPI, MOST_DPI = 0.02, 1e6  # that are believed; less would be 0 in PNG, which counts pixels per metre
 
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)  # of EXIF, beside the main one
 
@@ -107,27 +110,47 @@ class Provenance:
 def read_metadata(opened: PILImage.Image) -> tuple[Metadata, int]:
     """Return what is kept of ``opened``, and its orientation."""
     info = opened.info
+    found = _block(info.get("exif")).removeprefix(EXIF_HEADER)
+    # What is damaged is kept all the same, for the notice that it is lost when the result is written.
+    damaged = b"" if found.startswith(_TIFF_HEADERS) else found
     try:
         exif = opened.getexif()
         orientation = int(exif.get(ExifTags.Base.Orientation, 1))
-        raw = _pack_exif(exif) if exif else b""
+        raw = _pack_exif(exif) if exif else damaged
         dpi = info.get("dpi") or _dpi(exif)
     except Exception:  # Pillow's parser raises anything at all on damaged EXIF; the picture matters more
-        orientation, raw, dpi = 1, b"", None
+        orientation, raw, dpi = 1, found, None
     colour, unusual = _colour(info)
     tags = getattr(opened, "tag_v2", {})
-    xmp = info.get("xmp") or tags.get(700)
     metadata = Metadata(
-        icc=info.get("icc_profile") or None,
+        icc=_block(info.get("icc_profile")) or None,
         exif=raw or None,
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
+        xmp=_block(info.get("xmp") or tags.get(700)) or None,
         iptc=_iptc(opened) or None,
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+        dpi=_plausible(dpi),
         texts=_texts(opened),
         colour=colour,
         unusual=unusual,
     )
     return metadata, orientation
+
+
+def _block(value: object) -> bytes:
+    """Return what Pillow found as the block that it is; tags of TIFF can be of any type."""
+    if isinstance(value, tuple) and len(value) == 1:
+        (value,) = value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace")
+    return value if isinstance(value, bytes) else b""
+
+
+def _plausible(dpi: Any) -> tuple[float, float] | None:
+    """Return ``dpi`` if it can be true: damaged and careless files say 0, NaN, or more than PNG can hold."""
+    try:
+        across, down = (float(value) for value in dpi)
+    except (TypeError, ValueError, ArithmeticError):
+        return None
+    return (across, down) if all(LEAST_DPI <= value <= MOST_DPI for value in (across, down)) else None
 
 
 def _texts(opened: PILImage.Image) -> dict[str, str]:
@@ -196,9 +219,9 @@ def _iptc(opened: PILImage.Image) -> bytes:
     resources = opened.info.get("photoshop")  # JPEG: image resource 0x0404 of Photoshop's segment
     if isinstance(resources, dict):
         return bytes(resources.get(0x0404, b""))
-    records = getattr(opened, "tag_v2", {}).get(33723, b"")
-    if records:
-        return bytes(records[0] if isinstance(records, tuple) else records)
+    # The bytes as they are in the file: Photoshop calls them LONG, and of those Pillow gives the first.
+    if records := getattr(getattr(opened, "tag_v2", None), "_tagdata", {}).get(33723):
+        return bytes(records)
     text = opened.info.get("Raw profile type iptc", "")  # PNG, as ImageMagick and ExifTool write it
     try:
         return bytes.fromhex("".join(text.split()[2:])) if isinstance(text, str) else b""
@@ -208,6 +231,8 @@ def _iptc(opened: PILImage.Image) -> bytes:
 
 def _exif_for(exif: bytes, height: int, width: int) -> bytes | None:
     """Return ``exif`` with orientation and size made to fit; what cannot be parsed is dropped."""
+    if not exif.startswith(_TIFF_HEADERS):
+        return None
     try:
         tags = open_exif(exif)
         details = tags.get_ifd(ExifTags.IFD.Exif)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from upscale.images.image import Pixels
-from upscale.images.metadata import Metadata
+from upscale.images.metadata import COMMENT, Metadata
 
 _PART = 1 << 20  # bytes of picture that are compressed at once: a few per picture, so that processors share the work
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> colour type: PNG, section 11.2.1
@@ -127,7 +127,9 @@ def ancillary(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
         text = b"\niptc\n%8d\n%s\n" % (len(metadata.iptc), lines)
         yield b"zTXt", b"Raw profile type iptc\0\0" + zlib.compress(text)
     for keyword, content in metadata.texts.items():
-        name = keyword.encode("latin-1", "replace")[:79]  # section 11.3.3.1
+        # Section 11.3.3.1: 1 to 79 bytes; a NUL ends a keyword, and no text may hold one.
+        name = keyword.replace("\0", "").encode("latin-1", "replace")[:79].strip() or COMMENT.encode()
+        content = content.replace("\0", "")
         try:
             yield b"tEXt", name + b"\0" + content.encode("latin-1")
         except UnicodeEncodeError:

@@ -1,7 +1,4 @@
-"""Files -> images.
-
-Pillow reads eight bits, OpenCV sixteen: Pillow reduces 16-bit colour to eight bits without a word.
-"""
+"""Files -> images: eight bits by Pillow, more by ``deep``."""
 
 from __future__ import annotations
 
@@ -9,32 +6,30 @@ import io
 import re
 import struct
 import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import ExifTags, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, ImageCms, PngImagePlugin, UnidentifiedImageError
 from PIL import Image as PILImage
 
 from upscale.errors import InputError, UnreadableImage, UpscaleError
+from upscale.images.deep import TURNED_BY_DECODERS, can_be_deep, decode_deep, is_deep, is_deep_avif
 from upscale.images.formats import FORMATS, Several, is_installed, missing_plugin
-from upscale.images.image import Image, Pixels
+from upscale.images.image import Image
 from upscale.images.metadata import Metadata, read_metadata, upright
 
-_BITS_PER_SAMPLE = 258  # TIFF 6.0, section 8
-_SUBFILE_TYPE = 254
-_TURNED_BY_DECODERS = ("TIFF",)
-"""Formats that decoders turn themselves: Pillow shows the size upright from the start, and the pixels once they are
-loaded; OpenCV turns them whatever its flags say."""
+_SUBFILE_TYPE = 254  # TIFF 6.0, section 8
 _READABLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB")
 _SEVERAL = {row.name: row.several for row in FORMATS}
 _SIGNATURES = {  # of formats that need a plug-in; ISO 14496-12, section 4.3, and ISO 18181-2
     "HEIF": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
     "JXL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
 }
+# Pillow refuses a whole PNG for a profile of more than 1 MB, which those of printers may have; for the process.
+PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26
+_REDUCED = "has more than 8 bits a channel; reduced to 8"
 
 
 def read_image(path: Path | str) -> Image:
@@ -70,21 +65,9 @@ def decode(data: bytes, name: str) -> Image:
             f"{name}: claims more than {2 * (PILImage.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels, the limit",
             "cut it into parts first",
         ) from error
-    except UpscaleError:
+    except (UpscaleError, MemoryError):
         raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        IndexError,
-        KeyError,
-        OverflowError,
-        cv2.error,
-    ) as error:
+    except Exception as error:  # decoders raise anything at all on damaged files
         raise UnreadableImage(f"{name}: damaged or cut short ({_one_line(error)})") from error
 
 
@@ -101,7 +84,7 @@ def read_header(path: Path) -> Header | None:
     """Return the size of the picture at ``path`` without decoding it; None if that needs more than a look."""
     try:
         with warnings.catch_warnings(action="ignore"), PILImage.open(path) as opened:
-            lying = _orientation(opened) > 4 and opened.format not in _TURNED_BY_DECODERS
+            lying = _orientation(opened) > 4 and opened.format not in TURNED_BY_DECODERS
             return Header(*(opened.size if lying else opened.size[::-1]))
     except Exception:  # whatever is wrong with the file is said when its turn comes
         return None
@@ -138,7 +121,7 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     several = _SEVERAL.get(kind, Several.NO)
     notices = []
     if count > 1 and several is Several.FRAMES:
-        if _is_deep(data, opened):
+        if is_deep(data, opened):
             notices.append("is an animation of 16 bits; reduced to 8")
         frames = _animation(opened, count)
     elif count > 1 and several is Several.PAGES:
@@ -147,8 +130,8 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
         if count > 1:
             notices.append(f"holds {count} pictures; only the first is used")
         frames = (_single(data, opened, name, 0),)
-    if (kind == "AVIF" and _is_deep_avif(data)) or (kind == "HEIF" and opened.info.get("bit_depth", 8) > 8):
-        notices.append("has more than 8 bits a channel; reduced to 8")
+    if (kind == "AVIF" and is_deep_avif(data)) or (kind == "HEIF" and opened.info.get("bit_depth", 8) > 8):
+        notices.append(_REDUCED)
     lossy = kind in ("JPEG", "MPO", "AVIF", "HEIF") or (kind == "WEBP" and b"VP8 " in data[:4096])
     return replace(frames[0], following=frames[1:], lossy=lossy, notices=(*frames[0].notices, *notices))
 
@@ -187,19 +170,12 @@ def _pages(data: bytes, opened: PILImage.Image, count: int, name: str) -> Iterat
 
 def _single(data: bytes, opened: PILImage.Image, name: str, index: int) -> Image:
     """Read the picture at which ``opened`` stands, the ``index``th of its file."""
-    return _deep(data, opened, name, index) if _is_deep(data, opened) else _eight_bit(opened, name)
-
-
-def _is_deep(data: bytes, opened: PILImage.Image) -> bool:
-    """Tell from the header, never from the values, whether the file has 16 bits a channel."""
-    if opened.format == "PNG":
-        return data[24] == 16  # bit depth: PNG, section 11.2.1
-    if opened.format == "TIFF":
-        bits = opened.tag_v2.get(_BITS_PER_SAMPLE, (8,))  # type: ignore[attr-defined]
-        return 16 in (bits if isinstance(bits, tuple) else (bits,))
-    if opened.format == "PPM":
-        return re.match(rb"P[56]\s+(#.*\s+)*\d+\s+(#.*\s+)*\d+\s+(#.*\s+)*65535\s", data) is not None
-    return opened.mode.startswith("I;16")
+    if not is_deep(data, opened):
+        return _eight_bit(opened, name)
+    if not can_be_deep(data, opened):
+        image = _eight_bit(opened, name)
+        return replace(image, notices=(*image.notices, _REDUCED))
+    return decode_deep(data, opened, name, index)
 
 
 def _xmp_box(data: bytes) -> bytes | None:
@@ -215,11 +191,6 @@ def _xmp_box(data: bytes) -> bytes | None:
     return None
 
 
-def _is_deep_avif(data: bytes) -> bool:
-    at = data.find(b"av1C")  # AV1 codec configuration: its third byte holds high_bitdepth
-    return at >= 0 and bool(data[at + 6] & 0x40)
-
-
 def _eight_bit(opened: PILImage.Image, name: str) -> Image:
     notices = []
     metadata, orientation = read_metadata(opened)
@@ -229,14 +200,16 @@ def _eight_bit(opened: PILImage.Image, name: str) -> Image:
         )
     opened.load()
     kind = opened.format  # a converted picture has none
-    grayscale = opened.mode in ("1", "L", "LA", "La")
+    if opened.mode == "La":
+        opened = opened.convert("LA")  # Pillow converts it to nothing else
+    grayscale = opened.mode in ("1", "L", "LA")
     if opened.mode in ("CMYK", "LAB"):
         notices.append(f"{opened.mode} is converted to sRGB{'' if metadata.icc else ', without a profile'}")
         opened = _to_srgb(opened, metadata)
         metadata = replace(metadata, icc=None)  # it describes inks, not the result
     mode = "RGBA" if opened.has_transparency_data else "RGB"
     pixels = np.asarray(opened.convert(mode))
-    if kind not in _TURNED_BY_DECODERS:
+    if kind not in TURNED_BY_DECODERS:
         pixels = upright(pixels, orientation)
     return Image(
         pixels=np.ascontiguousarray(pixels[..., :3]),
@@ -245,35 +218,6 @@ def _eight_bit(opened: PILImage.Image, name: str) -> Image:
         metadata=metadata,
         notices=tuple(notices),
     )
-
-
-def _deep(data: bytes, opened: PILImage.Image, name: str, index: int) -> Image:
-    metadata, orientation = read_metadata(opened)
-    if opened.format == "JXL":  # which OpenCV does not know; its plug-in has 16 bits for grey alone
-        decoded: Sequence[Pixels] = [np.asarray(opened)]
-    else:
-        flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-        _, decoded = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, range=(index, index + 1))
-    if not decoded or decoded[0].dtype != np.uint16:
-        raise UnreadableImage(f"{name}: damaged, or a kind of 16-bit picture that is not supported")
-    array = decoded[0] if opened.format in _TURNED_BY_DECODERS else upright(decoded[0], orientation)
-    if array.ndim == 2:
-        pixels, alpha = np.repeat(array[..., None], 3, 2), None
-    else:
-        pixels = array[..., 2::-1]
-        alpha = array[..., 3] if array.shape[2] == 4 else None
-    return Image(
-        pixels=np.ascontiguousarray(pixels),
-        alpha=None if alpha is None else np.ascontiguousarray(alpha),
-        grayscale=_is_gray(data, opened, array),
-        metadata=metadata,
-    )
-
-
-def _is_gray(data: bytes, opened: PILImage.Image, array: Pixels) -> bool:
-    if opened.format == "PNG":
-        return data[25] in (0, 4)  # colour type: PNG, section 11.2.1; Pillow opens 16-bit grey with alpha as RGBA
-    return array.ndim == 2
 
 
 def _to_srgb(opened: PILImage.Image, metadata: Metadata) -> PILImage.Image:

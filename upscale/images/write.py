@@ -17,7 +17,7 @@ from upscale.errors import DiskFull, InputError, UnsupportedFormat
 from upscale.files import replacing
 from upscale.images.formats import ImageFormat, Several, Transparency, format_of
 from upscale.images.image import Image, Pixels
-from upscale.images.metadata import COMMENT, EXIF_HEADER, Metadata
+from upscale.images.metadata import COMMENT, EXIF_HEADER, LEAST_DPI, Metadata
 from upscale.images.png import ancillary, write_png
 from upscale.images.tiff import TiffPage, write_tiff
 
@@ -138,6 +138,11 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
     """Return the metadata of ``frame`` as the format takes it, and what is lost."""
     metadata = frame.metadata.resized(height, width)
     lost = []
+    if frame.metadata.exif and not metadata.exif:
+        lost.append("its EXIF is damaged, so it is left out")
+    if metadata.dpi and not all(LEAST_DPI <= dpi <= row.highest_dpi for dpi in metadata.dpi):
+        lost.append(f"{row.name} cannot hold a resolution of {metadata.dpi[0]:g} by {metadata.dpi[1]:g} dpi")
+        metadata = replace(metadata, dpi=None)
     if "dpi" not in row.holds and "exif" in row.holds:
         metadata = metadata.dpi_in_exif()
     if metadata.icc and metadata.icc[16:20] == b"GRAY" and not (row.gray and frame.grayscale):
@@ -149,7 +154,7 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
             continue
         if name not in row.holds:
             lost.append(f"{row.name} has no place for {name.upper()}")
-        elif not (name in ("exif", "xmp") and row.largest_block and len(block) > row.largest_block):
+        elif name == "icc" or not row.largest_block or len(block) <= row.largest_block:
             continue
         else:
             lost.append(f"{name.upper()} of {len(block)} bytes is too long for {row.name}")
@@ -259,9 +264,10 @@ def _options(frame: Image, row: ImageFormat, quality: int | None) -> dict[str, A
         options["pnginfo"] = chunks = PngInfo()
         for name, data in ancillary(replace(kept, icc=None, exif=None, dpi=None)):
             chunks.add(name, data)
-    elif comment := kept.texts.get(COMMENT):
+        return options
+    if comment := kept.texts.get(COMMENT):
         options["comment"] = comment.encode("utf-8", "replace")
-    if kept.iptc:  # JPEG, the only one of Pillow's that holds it: in a segment of Photoshop's
+    if kept.iptc:  # JPEG, the only one left that holds it: in a segment of Photoshop's
         resource = b"8BIM\x04\x04\0\0" + len(kept.iptc).to_bytes(4, "big") + kept.iptc + bytes(len(kept.iptc) % 2)
         segment = b"Photoshop 3.0\0" + resource
         options["extra"] = b"\xff\xed" + (len(segment) + 2).to_bytes(2, "big") + segment
