@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -52,6 +53,13 @@ def toml_lines(table: Mapping[str, object]) -> list[str]:
 def toml_key(key: str) -> str:
     """Return ``key`` as TOML has keys and names of tables, in quotes where it needs them."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def within(name: str, value: float, least: float, most: float = sys.float_info.max) -> None:
+    """Raise ValueError if ``value``, which is called ``name``, is not a number from ``least`` to ``most``."""
+    if not least <= value <= most:  # NaN is nowhere
+        limits = f"from {least:g} to {most:g}" if most < sys.float_info.max else f"at least {least:g}"
+        raise ValueError(f"{name} is {value}, must be {limits}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

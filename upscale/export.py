@@ -19,11 +19,17 @@ OPSET = 18
 
 
 def export_safetensors(generator: Generator, path: Path, *, half: bool) -> float:
-    """Write ``generator`` to ``path``; return the largest difference of its result, in [0, 1], when read again."""
-    save_generator(path, generator, {}, torch.float16 if half else torch.float32)
+    """Write ``generator`` to ``path``; return the largest difference of its result, in [0, 1], when read again.
+
+    Raises:
+        UsageError: it has no weights.
+    """
+    if next(generator.parameters(), None) is None:
+        raise UsageError("this network has no weights to export", "its name is all that it needs")
     lr = _probe(generator, 24, 32)
-    with torch.inference_mode():
-        return float((load_generator(path).enlarge(lr) - generator.enlarge(lr)).abs().max())
+    with replacing(path) as temporary, torch.inference_mode():
+        save_generator(temporary, generator, {}, torch.float16 if half else torch.float32)
+        return float((load_generator(temporary).enlarge(lr) - generator.enlarge(lr)).abs().max())
 
 
 def export_onnx(generator: Generator, path: Path, *, half: bool) -> float:

@@ -115,7 +115,9 @@ def test_the_last_line_of_a_file_is_read_and_other_files_are_refused(tmp_path: P
     path = tmp_path / "base.json"
     path.write_text('{"event": "image"}\n' + json.dumps(result().as_json()) + "\n", encoding="utf-8")
     assert read_result(path)["about"]["protocol"] == "y"
-    for text in ("", "{}", "not json"):
+    broken = [[3], [{"dataset": "a"}], [{"dataset": "a", "scale": 2, "model": "b", "means": {"psnr": "x"}}]]
+    others = [json.dumps({**result().as_json(), "summaries": summaries}) for summaries in broken]
+    for text in ("", "{}", "not json", *others):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="not a result of the bench"):
             read_result(path)

@@ -29,6 +29,21 @@ def test_an_enlargement_that_reduces_to_its_source_is_faithful() -> None:
     assert found.contrast == pytest.approx(1, abs=0.02)
 
 
+def test_colours_of_what_is_transparent_are_nobodys_concern() -> None:
+    large = picture()
+    alpha = np.where(np.arange(64) < 32, 255, 0).astype(np.uint8)[None].repeat(48, 0)
+    source = Image(pixels=reduce(large.pixels, 2), alpha=alpha[::2, ::2])
+    hidden = np.where(alpha[..., None] == 0, 9, large.pixels).astype(np.uint8)
+    assert faith(Image(pixels=hidden, alpha=alpha), source).color_mean < 0.5
+    assert faith(Image(pixels=hidden), Image(pixels=source.pixels)).color_mean > 10
+    (row,) = figures(
+        {"a": Image(pixels=hidden, alpha=alpha)}, Image(pixels=large.pixels, alpha=alpha), PROTOCOLS["rgb"], 0
+    ).rows
+    assert row[1].text == "inf"
+    (row,) = figures({"a": Image(pixels=large.pixels, alpha=alpha)}, large, PROTOCOLS["rgb"], 0).rows
+    assert float(row[1].text) < 20
+
+
 def test_a_tint_shows_as_colour_and_sharpening_as_contrast() -> None:
     large = picture()
     source = Image(pixels=reduce(large.pixels, 2))

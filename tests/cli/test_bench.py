@@ -148,6 +148,11 @@ def test_files_are_written_and_carry_the_protocol(folder: Path, tmp_path: Path) 
     assert 10 < float(rows[0]["psnr"]) < 60
     assert "means, protocol rgb" in (out / "r.html").read_text(encoding="utf-8")
     assert sorted(path.name for path in out.iterdir()) == ["r.csv", "r.html"]
+    (out / "r.csv").write_text("notes", encoding="utf-8")
+    assert call("bench", folder, "-m", "bicubic", "-x", 2, "--csv", out / "r.csv") == 1
+    assert (out / "r.csv").read_text(encoding="utf-8") == "notes"
+    assert call("bench", folder, "-m", "bicubic", "-x", 2, "--csv", out / "r.csv", "--force") == 0
+    assert (out / "r.csv").read_text(encoding="utf-8").startswith("protocol")
 
 
 def test_baseline_passes_equal_runs_and_stops_a_regression(
@@ -227,7 +232,15 @@ def test_check_writes_its_heat_map_and_gates(folder: Path, tmp_path: Path, capsy
     assert json.loads(capsys.readouterr().out)["scale"] == 2
     assert read_image(tmp_path / "heat.png").pixels.shape == (48, 64, 3)
     assert call("check", large, source, "--least", 90) == 1
+    assert call("check", large, source, "--least", "nan") == 1
     before = source.read_bytes()
     assert call("check", large, source, "--heat", source) == 1
-    assert call("compare", source, source, "--report", source) == 1
+    assert call("compare", source, source, "--report", source, "--force") == 1
     assert source.read_bytes() == before
+    other = folder / "two.png"
+    before = other.read_bytes()
+    assert call("check", large, source, "--heat", other) == 1
+    assert call("compare", source, source, "--report", other) == 1
+    assert other.read_bytes() == before
+    assert call("check", large, source, "--heat", other, "--force") == 0
+    assert other.read_bytes() != before

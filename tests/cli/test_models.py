@@ -184,6 +184,15 @@ def test_a_bundle_of_nothing_or_with_another_name_is_refused(command: Command, t
     assert not list(tmp_path.glob("*.zip"))
 
 
+def test_an_export_that_fails_leaves_what_was_there(command: Command, tmp_path: Path) -> None:
+    target = tmp_path / "mine.safetensors"
+    target.write_bytes(b"precious")
+    code, _, err = command(["models", "export", "bicubic", "-o", str(target), "--force"])
+    assert code == 2
+    assert "no weights" in err
+    assert target.read_bytes() == b"precious"
+
+
 @pytest.mark.parametrize("fp16", [False, True])
 def test_exported_safetensors_is_the_same_network(command: Command, file: Path, tmp_path: Path, fp16: bool) -> None:
     target = tmp_path / "out.safetensors"

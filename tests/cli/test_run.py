@@ -239,6 +239,10 @@ def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path
     assert (tmp_path / "in_x2" / "a.png").read_bytes() == b"edited"
 
 
+def test_a_picture_that_is_left_out_is_told(run: Callable[..., Outcome]) -> None:
+    assert run("a.png", "--long", "10", "--skip-large", "-o", "b.png") == (0, "", "b.png: is large enough already\n")
+
+
 def test_smaller_tiles_for_want_of_memory_are_told(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

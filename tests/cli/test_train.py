@@ -118,6 +118,7 @@ def test_the_live_view_shows_where_a_run_is(monkeypatch: pytest.MonkeyPatch) -> 
         (["--lr", "valid"], 1, "x2 of GT, 65x60, is 32x30"),
         (["--features", "no-such-network"], 1, "no-such-network"),
         (["--set", "data.gt_size=20", "--set", "generator.scale=5"], 1, "expected one of 1, 2, 3, 4, 8, got 5"),
+        (["--preview", "data/a.png"], 1, "data/a.png: exists"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
@@ -127,6 +128,15 @@ def test_what_cannot_be_is_refused_before_any_work(
     assert found == code
     assert said in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_preview_replaces_no_file_unasked(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert run("train", "data", *SET, "--preview", "sheet.png")[0] == 0
+    first = (tmp_path / "sheet.png").read_bytes()
+    assert "--force" in run("train", "data", *SET, "--set", "seed=1", "--preview", "sheet.png")[2]
+    assert (tmp_path / "sheet.png").read_bytes() == first
+    assert run("train", "data", *SET, "--set", "seed=1", "--preview", "sheet.png", "--force")[0] == 0
+    assert (tmp_path / "sheet.png").read_bytes() != first
 
 
 def test_patience_ends_a_run_and_says_why(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:

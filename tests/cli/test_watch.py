@@ -86,3 +86,36 @@ def test_a_clash_holds_up_nothing_for_good(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 130
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_folder_that_is_away_for_a_while_is_watched_when_it_is_back(tmp_path: Path) -> None:
+    folder, away = tmp_path / "in", tmp_path / "away"
+    folder.mkdir()
+    command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(tmp_path / "out"), "-m", "bicubic"]
+    command += ["-x", "2", "--interval", "0.2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("watching")
+            folder.rename(away)
+            assert "No such file or directory" in process.stderr.readline()
+            PILImage.fromarray(picture(8, 8)).save(away / "a.png")
+            away.rename(folder)
+            assert process.stdout.readline().strip().endswith("a.png")
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("output", ["in", "there.txt", "new.png"])
+def test_what_is_no_folder_of_results_is_refused_at_once(tmp_path: Path, output: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "there.txt").write_text("text")
+    command = [sys.executable, "-m", "upscale", "watch", "in", "-o", output, "-m", "bicubic", "-x", "2"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert f"{output}: is not a folder of results" in result.stderr

@@ -287,3 +287,47 @@ def test_a_wrong_number_is_named(override: str, message: str) -> None:
 def test_a_gan_needs_a_discriminator() -> None:
     with pytest.raises(ConfigError, match="go together"):
         load_recipe("compact", ["gan.kind=vanilla", "gan.weight=1.0"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("data.batch_size=0", "data.batch_size is 0, must be at least 1"),
+        ("data.candidates=0", "data.candidates is 0"),
+        ("data.gt_size=0", "data.gt_size is 0"),
+        ("seed=-1", "seed is -1"),
+        ("losses={}", "losses has none"),
+        ("losses.l1_luma=nan", "losses.l1_luma is nan"),
+        ("losses.l1_luma=-1", "losses.l1_luma is -1"),
+        ("generator.scale=0", "generator.scale is 0"),
+        ("generator.scale=four", "generator.scale is 'four'"),
+        ("optim.lr=nan", "optim.lr is nan"),
+        ("optim.lr=-1", "optim.lr is -1"),
+        ("optim.warmup=-1", "optim.warmup is -1"),
+        ("optim.final=-3", "optim.final is -3"),
+        ("optim.clip=0", "optim.clip is 0"),
+        ("optim.betas=[2,3]", "optim.betas is 2"),
+        ("ema_decay=2", "ema_decay is 2"),
+        ("degradation.clean=2", "degradation.clean is 2"),
+        ("degradation.first.resize=[1]", "resize is"),
+        ("degradation.first.sigma=[0,0]", "sigma is"),
+        ("degradation.second.jpeg=[0,0]", "jpeg is"),
+        ("degradation.first.factor=[0,0]", "factor is"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(change: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("compact", [change])
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize("change", ["num_feat=0", "num_conv=-1"])
+def test_networks_that_cannot_be_are_refused(change: str) -> None:
+    with pytest.raises(ConfigError, match="is too small"):
+        fresh(load_recipe("compact", [f"generator.{change}"]), torch.device("cpu"))
+
+
+def test_a_recipe_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_bytes(b"steps = 4\xff")
+    with pytest.raises(ConfigError, match=r"recipe\.toml: .*utf-8"):
+        load_recipe(str(tmp_path / "recipe.toml"))

@@ -92,12 +92,14 @@ def test_a_card_stands_beside_every_network(pictures: Pictures, tmp_path: Path) 
         assert fact in card, fact
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "of another program"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "of another program", "of another type"])
 def test_a_damaged_state_is_said_and_what_to_go_on_from(pictures: Pictures, tmp_path: Path, damage: str) -> None:
     run(recipe("steps=2", "valid_every=2"), pictures, tmp_path / "run")
     state = tmp_path / "run" / "state.pt"
     if damage == "of another program":
         torch.save({"weights": torch.zeros(3)}, state)
+    elif damage == "of another type":
+        torch.save({**torch.load(state, weights_only=True), "step": "two"}, state)
     else:
         whole = state.read_bytes()
         state.write_bytes({"cut": whole[: len(whole) // 2], "text": b"hello", "empty": b""}[damage])

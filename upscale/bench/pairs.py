@@ -23,10 +23,13 @@ HOT = 10.0
 
 
 def figures(pictures: Mapping[str, Image], against: Image, protocol: Protocol, border: int) -> Grid:
-    """Return PSNR, SSIM, MS-SSIM and the mean colour difference of ``pictures`` from ``against``, all of one size."""
+    """Return PSNR, SSIM, MS-SSIM and the mean colour difference of ``pictures`` from ``against``, all of one size.
+
+    Transparent ones are compared as they are seen on white.
+    """
     rows = []
     for name, picture in pictures.items():
-        one, two = as_batch(picture.pixels), as_batch(against.pixels)
+        one, two = _on_white(picture), _on_white(against)
         levels = max(int(np.iinfo(image.pixels.dtype).max) for image in (picture, against))
         grayscale = picture.grayscale and against.grayscale
         compared = [prepare(x, border, protocol, levels=levels, grayscale=grayscale) for x in (one, two)]
@@ -41,6 +44,15 @@ def figures(pictures: Mapping[str, Image], against: Image, protocol: Protocol, b
             ]
         )
     return Grid(["picture", "PSNR", "SSIM", "MS-SSIM", "dE2000"], 1, rows)
+
+
+def _on_white(image: Image) -> Tensor:
+    """Return ``image`` as a batch, as it is seen on white: the colours of what is transparent are nobody's concern."""
+    pixels = as_batch(image.pixels)
+    if image.alpha is None:
+        return pixels
+    alpha = as_batch(image.alpha[..., None])
+    return pixels * alpha + (1 - alpha)
 
 
 def _or_dash(metric: Callable[[Tensor, Tensor], Tensor], compared: list[Tensor]) -> Cell:
@@ -82,8 +94,8 @@ def faith(sr: Image, lr: Image) -> Faith:
         raise InputError(
             f"{width}x{height} is no enlargement of {w}x{h}", "give the enlarged picture first, then its source"
         )
-    source = as_batch(lr.pixels)
-    reduced = resize(as_batch(sr.pixels), h, w).clamp(0, 1)
+    source = _on_white(lr)
+    reduced = resize(_on_white(sr), h, w).clamp(0, 1)
     difference = ciede2000(srgb_to_lab(reduced), srgb_to_lab(source))[0]
     return Faith(
         scale=(height / h + width / w) / 2,

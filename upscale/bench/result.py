@@ -124,6 +124,12 @@ def read_result(path: Path) -> Mapping[str, Any]:
         raise _foreign(path) from error
     if not isinstance(result, dict) or not {"about", "summaries", "timings"} <= result.keys():
         raise _foreign(path)
+    try:
+        for summary in result["summaries"]:
+            _ = summary["dataset"], summary["scale"], summary["model"]
+            _ = [float(mean) for mean in summary["means"].values() if mean is not None]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _foreign(path) from error
     return result
 
 

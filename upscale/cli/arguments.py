@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upscale.errors import InputError, UsageError
+from upscale.errors import InputError, OutputExists, UsageError
 from upscale.options import Measure, Target, Tiling
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")]
 
 
@@ -112,3 +113,10 @@ def listed_in(path: Path | None) -> list[str]:
         return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--list {path}: {error}") from error
+
+
+def refuse_existing(*outputs: Path | None, force: bool) -> None:
+    """Raise OutputExists for the first of ``outputs`` that is there already."""
+    for output in outputs:
+        if output is not None and output.exists() and not force:
+            raise OutputExists(f"{output}: exists", "replace it with --force")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import tiling_of
+from upscale.cli.arguments import Force, refuse_existing, tiling_of
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 from upscale.options import MAX_SCALE, Precision
@@ -65,6 +65,7 @@ def bench(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write one page with all of it.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a line for each picture.")] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON lines; the last has everything.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print each picture.")] = False,
 ) -> None:
@@ -94,6 +95,7 @@ def bench(
             raise UsageError(f"{path}: there is no folder {path.parent}", "make the folder first")
         if path is not None and is_picture(path):
             raise UsageError(f"{path}: is the name of a picture", "name a .html or .csv file")
+    refuse_existing(report, csv, force=force)
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)

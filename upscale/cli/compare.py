@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
+from upscale.cli.arguments import Force, refuse_existing
 from upscale.errors import InputError, OutputExists, UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def compare(
     protocol: Annotated[str, typer.Option(metavar="NAME", help="See upscale bench --protocol list.")] = "y",
     border: Annotated[int, typer.Option(min=0, metavar="N", help="Pixels left out at each edge.")] = 0,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with a slider.")] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each picture.")] = False,
 ) -> None:
     """Compare two pictures of one size, with each other or with a third."""
@@ -35,7 +37,7 @@ def compare(
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
     paths = [a, b] if ref is None else [a, b, ref]
-    _spare(paths, report)
+    _spare(paths, report, force=force)
     images = [read_image(path) for path in paths]
     _check_sizes(paths, images, border)
     names = _names(paths)
@@ -63,6 +65,7 @@ def check(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with a slider.")] = None,
     least: Annotated[float | None, typer.Option(metavar="DB", help="Exit 1 if less faithful than this.")] = None,
+    force: Force = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how faithful an enlarged picture is to its source."""
@@ -72,7 +75,7 @@ def check(
     from upscale.bench.tables import Cell, Grid
     from upscale.images import Image, read_image, write_image
 
-    _spare([sr, lr], heat, report)
+    _spare([sr, lr], heat, report, force=force)
     large, small = read_image(sr), read_image(lr)
     found = faith(large, small)
     facts = [
@@ -105,15 +108,16 @@ def check(
     else:
         for name, value, meaning in facts:
             console.out.print(f"{name:<24} {value:>10}   {meaning}".rstrip(), markup=False)
-    if least is not None and found.consistency < least:
+    if least is not None and not found.consistency >= least:  # nothing is as faithful as NaN
         raise typer.Exit(1)
 
 
-def _spare(inputs: Sequence[Path], *outputs: Path | None) -> None:
-    """Refuse to write over a picture that is to be read."""
+def _spare(inputs: Sequence[Path], *outputs: Path | None, force: bool) -> None:
+    """Refuse to write over what exists, and in any case over a picture that is to be read."""
     for output in outputs:
         if output is not None and output.resolve() in {path.resolve() for path in inputs}:
             raise OutputExists(f"{output}: is an input; it will not be replaced", "name another file")
+    refuse_existing(*outputs, force=force)
 
 
 def _check_sizes(paths: list[Path], images: list[Image], border: int) -> None:

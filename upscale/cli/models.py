@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.errors import ChecksumMismatch, OutputExists, UnknownWeights, UsageError
+from upscale.cli.arguments import Force, refuse_existing
+from upscale.errors import ChecksumMismatch, UnknownWeights, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -210,14 +211,14 @@ def export(
     model: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Blends, a:0.7,b:0.3, too.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="FILE.safetensors or FILE.onnx.")],
     fp16: Annotated[bool, typer.Option("--fp16", help="Half of the size.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a network to a file for this or other programs, and check it by running it."""
     from upscale.catalog import known
 
     if output.suffix not in (".safetensors", ".onnx"):
         raise UsageError(f"{output}: not a file to export to", "name it .safetensors or .onnx")
-    _refuse_existing(output, force=force)
+    refuse_existing(output, force=force)
     stages = known().stages(model)
     prepare(model)
 
@@ -234,15 +235,10 @@ def export(
     console.out.print(f"{output}: {_size(output.stat().st_size)}, within {difference:.1e} of {model}", markup=False)
 
 
-def _refuse_existing(output: Path, *, force: bool) -> None:
-    if output.exists() and not force:
-        raise OutputExists(f"{output}: exists", "replace it with --force")
-
-
 def bundle(
     archive: Annotated[Path, typer.Argument(metavar="FILE.zip")],
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all that are here.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Pack fetched networks into one file, for `upscale models add FILE.zip` on a machine without internet."""
     from upscale import store
@@ -250,7 +246,7 @@ def bundle(
 
     if archive.suffix != ".zip":
         raise UsageError(f"{archive}: not a bundle's name", "name it .zip; networks come after it")
-    _refuse_existing(archive, force=force)
+    refuse_existing(archive, force=force)
     entries = [e for n in names for e in known().find(n)] if names else list(known().entries.values())
     if names:
         _fetch(entries)

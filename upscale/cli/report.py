@@ -80,7 +80,7 @@ class Report:
             if self.json:
                 facts = {"output": str(job.output), "reason": ended.reason}
                 console.event({"event": "skipped", "input": str(job.source), **facts})
-            elif self.verbose:
+            elif self.verbose or (self.total == 1 and not self.quiet):
                 console.err.print(f"{job.output}: {ended.reason}", markup=False)
         else:
             self.done += 1

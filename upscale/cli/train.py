@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Device
+from upscale.cli.arguments import Device, refuse_existing
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 
@@ -39,6 +39,7 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard, too: OUT/tensorboard.")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --preview.")] = False,
     device: Device = "auto",
 ) -> None:
     """Train a network on a folder of pictures; `upscale photo.jpg -m FILE` runs what comes out."""
@@ -54,6 +55,7 @@ def train(
     from upscale.train.validation import load_pairs
 
     changes = [*(overrides or ()), *([f"patience={patience}"] if patience else [])]
+    refuse_existing(preview, force=force)
     resolved = load_recipe(recipe, changes)
     if resolved.patience is not None and valid is None:
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Device, Offline, parse_target
+from upscale.cli.arguments import Device, Force, Offline, parse_target, refuse_existing
 from upscale.cli.models import prepare
-from upscale.errors import OutputExists, UsageError
+from upscale.errors import UsageError
 from upscale.options import Measure, Target
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def try_(
     ] = None,
     offline: Offline = False,
     device: Device = "auto",
-    force: Annotated[bool, typer.Option("--force", help="Replace results that exist.")] = False,
+    force: Force = False,
 ) -> None:
     """Enlarge one part of a picture with several networks, and put the results beside each other."""
     from upscale.catalog import known
@@ -49,11 +49,9 @@ def try_(
         known().stages(name)
     base = output.with_suffix("") if output else picture.with_name(f"{picture.stem}_try")
     results = [base.with_name(base.name + suffix) for suffix in (".png", ".html")]
-    for path in results:
-        if path.exists() and not force:
-            raise OutputExists(f"{path}: exists", "replace it with --force, or name another with --output")
-        if not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}", "make the folder first")
+    refuse_existing(*results, force=force)
+    if not base.parent.is_dir():
+        raise UsageError(f"{base}: there is no folder {base.parent}", "make the folder first")
     whole = read_image(picture)
     height, width = (min(size, edge) for edge in whole.pixels.shape[:2])
     middle = None if at is None else _point(at, *whole.pixels.shape[:2])

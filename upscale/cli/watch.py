@@ -17,7 +17,7 @@ from upscale.cli.arguments import Device, Offline, Verbose, parse_target
 from upscale.cli.models import prepare
 from upscale.cli.report import Report
 from upscale.cli.run import settings_for
-from upscale.errors import InputError, UpscaleError
+from upscale.errors import InputError, UpscaleError, UsageError
 from upscale.options import Measure
 
 
@@ -45,10 +45,13 @@ def watch(
     from upscale.batch import pipeline
     from upscale.batch.journal import output_state
     from upscale.batch.plan import Naming, pictures, plan
+    from upscale.images import is_picture
     from upscale.loading import load
 
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    if output.is_file() or output.resolve() == folder.resolve() or (is_picture(output) and not output.is_dir()):
+        raise UsageError(f"{output}: is not a folder of results", "name another --output")
     wanted = parse_target({Measure.SCALE: scale})
     naming = Naming(suffix=None if format_ is None else "." + format_.lower().removeprefix("."), model=model)
     prepare(model, offline=offline)
@@ -61,22 +64,23 @@ def watch(
     told = ""
     with _interruptible() as interrupted:
         while not interrupted:
-            states = {path: output_state(path) for path in pictures(folder, output, recursive=True)}
-            now = {path: state for path, state in states.items() if state is not None}  # not gone since it was listed
-            complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
-            if complete:
-                try:
+            now: dict[Path, tuple[int, ...]] = {}
+            try:
+                states = {path: output_state(path) for path in pictures(folder, output, recursive=True)}
+                now = {path: state for path, state in states.items() if state is not None}  # not gone since listed
+                complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
+                if complete:
                     planned = plan([str(folder)], output, target, naming)
                     jobs = [job for job in planned if job.source in complete]
                     report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
                     with report.bars:
                         pipeline.run(jobs, [upscaler], settings, on_tile=report.on_tile, on_end=report.on_end)
                     handled |= {path: now[path] for path in complete}
-                    told = ""
-                except UpscaleError as error:  # a clash of names, say: as soon as it is gone, all goes on
-                    if error.message != told:
-                        console.error_line(error)
-                    told = error.message
+                told = ""
+            except UpscaleError as error:  # a clash of names, a folder that is away: once it is mended, all goes on
+                if error.message != told:
+                    console.error_line(error)
+                told = error.message
             before = now
             time.sleep(interval)
     raise typer.Exit(130)

@@ -111,7 +111,7 @@ def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tup
     frames = image.frames
     kind = Several.NO if len(frames) == 1 else Several.PAGES if image.duration is None else Several.FRAMES
     if kind is not Several.NO and row.several is not kind:
-        notices[f"{row.name} holds no {kind.value}; only the first of {len(frames)} is written"] = None
+        notices[f"{row.name} cannot hold {kind.value}; only the first of {len(frames)} is written"] = None
         frames = frames[:1]
     fitted = []
     for frame in frames:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from upscale.config import within
 from upscale.imaging import resize
 from upscale.train.jpeg import jpeg
 
@@ -53,6 +54,20 @@ class Stage:
     """Probability that the three channels get the same noise."""
     jpeg: Range = (30.0, 95.0)
 
+    def __post_init__(self) -> None:
+        for name in ("blur", "sinc", "gaussian", "grey"):
+            within(name, getattr(self, name), 0, 1)
+        ranges = {"sigma": 0.01, "beta_generalised": 0.01, "beta_plateau": 0.01, "factor": 0.01, "noise": 0.0,
+                  "poisson": 0.0, "jpeg": 1.0}  # fmt: skip
+        for name, least in ranges.items():
+            limits = getattr(self, name)
+            if len(limits) != 2 or not least <= limits[0] <= limits[1] <= (100 if name == "jpeg" else math.inf):
+                raise ValueError(
+                    f"{name} is {list(limits)}, must be two numbers of at least {least:g}, the smaller first"
+                )
+        if len(self.resize) != 3 or min(self.resize) < 0 or not math.isclose(sum(self.resize), 1, abs_tol=1e-6):
+            raise ValueError(f"resize is {list(self.resize)}, must be three probabilities with a sum of 1")
+
 
 def _second() -> Stage:
     return Stage(
@@ -78,6 +93,10 @@ class DegradationConfig:
     """
     sharpen: bool = False
     """Whether LR is made of sharpened GT, which all losses but the adversarial one compare with (section 4.1)."""
+
+    def __post_init__(self) -> None:
+        for name in ("clean", "final_sinc", "texture"):
+            within(f"degradation.{name}", getattr(self, name), 0, 1)
 
 
 def degrade(gt: Tensor, scale: int, config: DegradationConfig | None = None, rng: Random | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from upscale.config import did_you_mean, parse, toml_key, toml_lines
+from upscale.config import did_you_mean, parse, toml_key, toml_lines, within
 from upscale.errors import ConfigError
 from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
 from upscale.models.discriminators import DISCRIMINATORS
@@ -37,10 +37,11 @@ class DataConfig:
     bicubic, half have LR without antialiasing."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drawn <= 1:
-            raise ValueError(f"data.drawn is {self.drawn}, must be from 0 to 1")
-        if not 0 <= self.large <= 1:
-            raise ValueError(f"data.large is {self.large}, must be from 0 to 1")
+        within("data.gt_size", self.gt_size, 1)
+        within("data.batch_size", self.batch_size, 1)
+        within("data.candidates", self.candidates, 1)
+        within("data.drawn", self.drawn, 0, 1)
+        within("data.large", self.large, 0, 1)
         if self.large and self.batch_size % 4:
             raise ValueError(f"data.batch_size {self.batch_size} has no quarter, which data.large needs")
 
@@ -66,6 +67,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if len(self.betas) != 2:
             raise ValueError(f"optim.betas needs two numbers, got {len(self.betas)}")
+        for beta in self.betas:
+            within("optim.betas", beta, 0, 1)
+        within("optim.lr", self.lr, 0)
+        within("optim.warmup", self.warmup, 0)
+        within("optim.final", self.final, 0, 1)
+        within("optim.clip", 1 if self.clip is None else self.clip, 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +101,10 @@ class GanConfig:
     weight: float
     lr: float | None = None
     """Of the discriminator, by default the generator's; on the same schedule, always by Adam."""
+
+    def __post_init__(self) -> None:
+        within("gan.weight", self.weight, 0)
+        within("gan.lr", self.lr or 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,11 +143,18 @@ class Recipe:
             if name not in (known := (*LOSSES, PERCEPTUAL, CLASSIFIER)):
                 hint = did_you_mean(name, known)
                 raise ValueError(f"unknown loss {name!r}" + (f"; {hint}" if hint else ""))
+        if not self.losses:
+            raise ValueError("losses has none, so that nothing would be learned")
+        for name, weight in self.losses.items():
+            within(f"losses.{name}", weight, 0)
         for name in ("steps", "log_every", "valid_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if self.branches < 0:
-            raise ValueError(f"branches is {self.branches}, must be 0 or more")
+            within(name, getattr(self, name), 1)
+        for name in ("branches", "seed"):
+            within(name, getattr(self, name), 0)
+        within("ema_decay", self.ema_decay, 0, 1)
+        scale = self.generator.get("scale", 4)
+        if not isinstance(scale, int) or scale < 1:
+            raise ValueError(f"generator.scale is {scale!r}, must be a whole number of at least 1")
         if (self.discriminator is None) != (self.gan is None):
             raise ValueError("discriminator and gan go together: one of them is missing")
         if self.data.gt_size % self.scale:
@@ -174,7 +192,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"unknown recipe {name_or_path!r}", f"known are {', '.join(shipped)}, or a TOML file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     for override in overrides:
         _override(table, override)

@@ -49,12 +49,12 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
         if state.discriminator is not None and state.optimizer_d is not None:
             state.discriminator.load_state_dict(saved["discriminator"])
             state.optimizer_d.load_state_dict(saved["optimizer_d"])
+        for name in COUNTS:  # a run of an earlier version has fewer
+            setattr(state, name, type(getattr(state, name))(saved.get(name, getattr(state, name))))
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
         networks = sorted(out.glob("generator-*.safetensors"))
         way = f"begin a run from {networks[-1]}: --set init=FILE, another --out" if networks else "begin another run"
         raise ConfigError(f"{path}: damaged ({type(error).__name__})", way) from error
-    for name in COUNTS:
-        setattr(state, name, saved.get(name, getattr(state, name)))  # a run of an earlier version has fewer
     return state
 
 
