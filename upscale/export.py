@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import importlib.util
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +20,10 @@ from upscale.models import Generator
 OPSET = 18
 
 
-def export_safetensors(generator: Generator, path: Path, *, half: bool) -> float:
+def export_safetensors(generator: Generator, path: Path, about: Mapping[str, Any], *, half: bool) -> float:
     """Write ``generator`` to ``path``; return the largest difference of its result, in [0, 1], when read again.
+
+    ``about`` is what is known of it, such as how it was trained.
 
     Raises:
         UsageError: it has no weights.
@@ -28,7 +32,7 @@ def export_safetensors(generator: Generator, path: Path, *, half: bool) -> float
         raise UsageError("this network has no weights to export", "its name is all that it needs")
     lr = _probe(generator, 24, 32)
     with replacing(path) as temporary, torch.inference_mode():
-        save_generator(temporary, generator, {}, torch.float16 if half else torch.float32)
+        save_generator(temporary, generator, about, torch.float16 if half else torch.float32)
         return float((load_generator(temporary).enlarge(lr) - generator.enlarge(lr)).abs().max())
 
 

@@ -14,7 +14,7 @@ import torch
 from tests.conftest import network
 from upscale import store
 from upscale.catalog import known, user_file, write_user
-from upscale.checkpoint import describe, load_generator, save_generator
+from upscale.checkpoint import describe, load_generator, read_metadata, save_generator
 from upscale.cli import main
 
 Command = Callable[[Sequence[str]], tuple[int, str, str]]
@@ -182,6 +182,23 @@ def test_a_bundle_of_nothing_or_with_another_name_is_refused(command: Command, t
     assert "no network that was fetched is here" in err
     assert command(["models", "bundle", "compact"])[0] == 2
     assert not list(tmp_path.glob("*.zip"))
+
+
+def test_an_export_keeps_what_is_known_of_a_network(command: Command, tmp_path: Path) -> None:
+    target = tmp_path / "x4.safetensors"
+    assert command(["models", "export", "compact-x4", "-o", str(target)])[0] == 0
+    path = store.locate(known().entries["compact-x4"])
+    assert path is not None
+    assert read_metadata(target) == read_metadata(path)
+    assert "recipe" in read_metadata(target)
+    blend = "compact-x4:0.5,compact-x4-photo:0.5"
+    assert command(["models", "export", blend, "-o", str(target), "--force"])[0] == 0
+    assert read_metadata(target)["blend"] == blend
+
+
+@pytest.mark.parametrize("name", ["a+b", "my/net", "x:1", ""])
+def test_names_that_mean_something_else_are_refused(command: Command, file: Path, name: str) -> None:
+    assert command(["models", "add", str(file), "--name", name])[0] == 2
 
 
 def test_an_export_that_fails_leaves_what_was_there(command: Command, tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ def add(
             console.out.print(f"{found}: here", markup=False)
         return
     (entry, *_) = known().find(source)
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise UsageError(f"--name {name!r}: letters, digits, dots and dashes only", "`+`, `:` and `,` make blends")
     called = name or re.sub(r"[^\w.-]+", "-", entry.name)
     if called in known().names and known().find(called) != [entry]:
         raise UsageError(f"{called}: is the name of another network", "choose one with --name")
@@ -222,6 +224,8 @@ def export(
     stages = known().stages(model)
     prepare(model)
 
+    from upscale import store
+    from upscale.checkpoint import read_metadata
     from upscale.export import export_onnx, export_safetensors
     from upscale.loading import load_stage
 
@@ -230,8 +234,12 @@ def export(
     generators = load_stage(stages[0])
     if len(generators) > 1:
         raise UsageError(f"{model}: a family of {len(generators)}", "name one; `upscale models list` shows them")
-    write = export_onnx if output.suffix == ".onnx" else export_safetensors
-    difference = write(generators[0], output, half=fp16)
+    if output.suffix == ".onnx":
+        difference = export_onnx(generators[0], output, half=fp16)
+    else:
+        (first, *others) = (store.locate(entry) for part in stages[0] for entry in part.entries)
+        about = {"blend": model} if others else {} if first is None else read_metadata(first)
+        difference = export_safetensors(generators[0], output, about, half=fp16)
     console.out.print(f"{output}: {_size(output.stat().st_size)}, within {difference:.1e} of {model}", markup=False)
 
 
