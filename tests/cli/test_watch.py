@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 from PIL import Image as PILImage
@@ -64,6 +66,24 @@ def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) 
     assert read_image(out / "new.png").pixels.shape == (80, 80, 3)
 
 
+@contextmanager
+def watching(folder: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+    """Watch ``folder``, with ``out`` beside it, until the block ends; yield the program's output and errors."""
+    command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(folder.with_name("out"))]
+    command += ["-m", "bicubic", "-x", "2", "--interval", "0.2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("watching")
+            yield process.stdout, process.stderr
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_a_clash_holds_up_nothing_for_good(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -71,44 +91,22 @@ def test_a_clash_holds_up_nothing_for_good(tmp_path: Path) -> None:
     out.mkdir()
     PILImage.fromarray(picture(8, 8)).save(folder / "a.png")
     (out / "a.png").write_bytes(b"of someone else")
-    command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(out), "-m", "bicubic", "-x", "2"]
-    command += ["--interval", "0.2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            assert process.stderr.readline().startswith("watching")
-            assert "exists already" in process.stderr.readline()
-            (out / "a.png").unlink()
-            assert process.stdout.readline().strip().endswith("a.png")
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert process.returncode == 130
+    with watching(folder) as (results, errors):
+        assert "exists already" in errors.readline()
+        (out / "a.png").unlink()
+        assert results.readline().strip().endswith("a.png")
 
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_folder_that_is_away_for_a_while_is_watched_when_it_is_back(tmp_path: Path) -> None:
     folder, away = tmp_path / "in", tmp_path / "away"
     folder.mkdir()
-    command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(tmp_path / "out"), "-m", "bicubic"]
-    command += ["-x", "2", "--interval", "0.2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            assert process.stderr.readline().startswith("watching")
-            folder.rename(away)
-            assert "No such file or directory" in process.stderr.readline()
-            PILImage.fromarray(picture(8, 8)).save(away / "a.png")
-            away.rename(folder)
-            assert process.stdout.readline().strip().endswith("a.png")
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
-        finally:
-            process.kill()
-    assert process.returncode == 130
+    with watching(folder) as (results, errors):
+        folder.rename(away)
+        assert "No such file or directory" in errors.readline()
+        PILImage.fromarray(picture(8, 8)).save(away / "a.png")
+        away.rename(folder)
+        assert results.readline().strip().endswith("a.png")
 
 
 @pytest.mark.parametrize("output", ["in", "there.txt", "new.png"])
