@@ -38,6 +38,7 @@ NETWORKS = {
     "RRDBNet-23 x4, 512x512": ({"arch": "rrdbnet", "scale": 4}, 512),
 }
 CPU = torch.device("cpu")
+FRAME = 16  # LR pixels that results are not compared in: there ours sees the picture mirrored, the others zeros
 Run = Callable[[Pixels], Pixels]
 
 
@@ -134,10 +135,11 @@ def compare(title: str, config: dict[str, object], size: int, fast: Precision, r
                 seconds[name].append(time.perf_counter() - began)
     work = (flop_per_pixel(generator) or 0) * size**2
     base = statistics.median(seconds["float32 eager"])
+    inside = (slice(FRAME * generator.scale, -FRAME * generator.scale),) * 2
     for name, taken in seconds.items():
         median = statistics.median(taken)
         share = work / median / (references[name].flop / min(products[name]))
-        off = np.abs(results[name] - results["float32 eager"]).max()
+        off = np.abs(results[name] - results["float32 eager"])[inside].max()
         print(f"| {title} | {name} | {median:.3f} | {base / median:.2f}x | {off} | {share:.0%} |", flush=True)
 
 

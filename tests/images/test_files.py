@@ -270,7 +270,7 @@ def test_every_page_of_a_tiff_is_kept(tmp_path: Path) -> None:
     for given, page in zip(pages, back.frames, strict=True):
         np.testing.assert_array_equal(page.pixels, given.pixels)
     notices = write_image(tmp_path / "a.jpg", back)
-    assert "JPEG holds no pages; only the first of 3 is written" in notices
+    assert "JPEG cannot hold pages; only the first of 3 is written" in notices
 
 
 def test_big_tiff_is_read_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
