@@ -224,6 +224,14 @@ def test_events(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert again[3] == {"event": "end", "done": 0, "skipped": 1, "failed": 1}
 
 
+def test_what_ends_a_run_is_an_event_too(run: Callable[..., Outcome]) -> None:
+    code, out, err = run("gone.png", "-x", "2", "--json")
+    (event,) = [json.loads(line) for line in out.splitlines()]
+    assert (code, event["event"], event["error"]) == (1, "error", "gone.png: no such file or folder")
+    assert err == "error: gone.png: no such file or folder\n"
+    assert run("gone.png", "-x", "2")[1] == ""
+
+
 def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")

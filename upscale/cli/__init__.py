@@ -15,7 +15,7 @@ import typer
 
 from upscale.cli.bench import bench
 from upscale.cli.compare import check, compare
-from upscale.cli.console import error_line
+from upscale.cli.console import error_line, event
 from upscale.cli.doctor import doctor
 from upscale.cli.habits import explain_habits
 from upscale.cli.models import MODELS
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             explain_habits(arguments, [*COMMANDS, *GROUPS])
         app(arguments, prog_name=name)
     except UpscaleError as error:
+        if name == "upscale" and "--json" in arguments:
+            event({"event": "error", "error": error.message, "hint": error.hint})
         error_line(error)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:

@@ -14,6 +14,7 @@
 - ``skipped``: ``input``, ``output``, ``reason``.
 - ``failed``: ``input``, ``error``, ``hint``, ``earlier`` (in an earlier run, not tried again).
 - ``end``: ``done``, ``skipped``, ``failed``.
+- ``error``: ``error``, ``hint``: why nothing, or nothing more, is done; then there is no ``end``.
 """
 
 from __future__ import annotations
