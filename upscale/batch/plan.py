@@ -75,11 +75,13 @@ class Naming:
         """Return the name of the result of ``job``, by ``default`` if the user gave no template."""
         height, width = job.result_size(target) or (0, 0)
         ext = self.suffix_of(job.source)
+        network = Path(self.model)
+        called = network.stem if network.suffix in CHECKPOINT_SUFFIXES else network.name
         values = {
             "stem": job.source.stem,
             "scale": str(target).removeprefix("x"),
             "ext": ext,
-            "model": re.sub(r"[^\w.+-]+", "-", _without_suffix(Path(self.model).name)),
+            "model": re.sub(r"[^\w.+-]+", "-", called),
             "width": str(width),
             "height": str(height),
         }
@@ -147,10 +149,8 @@ def _check_slip(output: Path) -> None:
     """Raise UnsupportedFormat for what would be a folder, but seems to be meant as a file."""
     near = difflib.get_close_matches(output.suffix.lower(), SUFFIXES, n=1, cutoff=0.7)
     if near or output.suffix.lower() in READ_ONLY:
-        hint = f"did you mean {near[0]}?" if near else f"supported are {' '.join(SUFFIXES)}"
-        raise UnsupportedFormat(
-            f"{output}: cannot write {output.suffix}", f"{hint} For a folder of that name, make it first"
-        )
+        hint = f"did you mean {near[0]}, or" if near else f"supported are {' '.join(SUFFIXES)};"
+        raise UnsupportedFormat(f"{output}: cannot write {output.suffix}", f"{hint} a folder? make it first")
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -253,10 +253,6 @@ def _place(path: Path) -> str:
     """Return what is the same for two names of one file."""
     name = str(path.resolve())
     return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("darwin", "win32") else name
-
-
-def _without_suffix(model: str) -> str:
-    return model.removesuffix(next((suffix for suffix in CHECKPOINT_SUFFIXES if model.endswith(suffix)), ""))
 
 
 def _check_existing(jobs: Sequence[Job]) -> None:

@@ -56,7 +56,7 @@ class Report:
         """Show how far the picture of ``job`` is."""
         if job not in self._tiles:
             self._tiles[job] = self.bars.add_task(job.source.name, total=total, unit="tiles")
-        self.bars.update(self._tiles[job], completed=done)
+        self.bars.update(self._tiles[job], completed=done, total=total)  # of which there may be more for want of memory
         if self.json:
             console.event({"event": "tile", "input": str(job.source), "done": done, "total": total})
 
