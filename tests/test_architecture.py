@@ -49,6 +49,7 @@ NEIGHBOURS = {
     ("loading", "engine"),  # an upscaler is what is loaded
     ("checkpoint", "statedict"),  # networks are read from state dicts
     ("config", "errors"),  # a wrong table is an error
+    ("files", "errors"),  # a full disk is an error
     ("options", "errors"),  # a picture too small for a target is an error
 }
 

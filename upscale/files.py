@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from upscale.errors import DiskFull, InputError
 
 
 @contextmanager
@@ -25,6 +28,19 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def said_of(path: Path) -> Iterator[None]:
+    """Turn what the system says of writing ``path`` into words for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"{path}: no room left on the disk", "make room, then give the same command again"
+            ) from error
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def part_prefix(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -10,8 +9,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from platformdirs import user_cache_path
 from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, own, write_user
 from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
-from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights
-from upscale.files import replacing
+from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+from upscale.files import replacing, said_of
 
 INDEX = "https://openmodeldb.info/api/v1/models.json"
 """All networks of OpenModelDB: name -> record with ``license``, ``scale`` and ``resources``."""
@@ -171,7 +169,7 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
         raise UnknownWeights(
             "no network that was fetched is here", "name one, and it is fetched; the bundled ones are everywhere"
         )
-    with _room(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
+    with said_of(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for entry, path in here:
             _verify(path, entry)
             file.write(path, path.name)
@@ -196,7 +194,7 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
                 info = inside.get(path.name) if path is not None and entry.url else None
                 if path is None or info is None or (entry.bytes or info.file_size) != info.file_size:
                     continue
-                with _room(path), replacing(path) as part:
+                with said_of(path), replacing(path) as part:
                     with file.open(info) as source, part.open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
                     _verify(part, entry)
@@ -204,17 +202,6 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
     except (OSError, zipfile.BadZipFile) as error:
         raise UnknownWeights(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
     return found
-
-
-@contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """Say that the disk is full where it has no room for ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DiskFull(f"{path}: no room left on the disk", "make room, then give the same command again") from error
 
 
 def sha256(path: Path) -> str:

@@ -26,7 +26,8 @@ from upscale.batch.team import Team
 from upscale.device import is_out_of_memory
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
-from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_header, said_of
+from upscale.files import said_of
+from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_header
 
 READ_AHEAD = 2
 _POLL = 0.2  # seconds between looks at a picture that another run works on

@@ -22,7 +22,7 @@ from upscale.catalog import known
 from upscale.device import describe
 from upscale.engine import Upscaler
 from upscale.errors import InputError
-from upscale.files import replacing
+from upscale.files import replacing, said_of
 from upscale.metrics import Protocol
 
 
@@ -100,13 +100,11 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path``, under its name only when it is whole.
 
     Raises:
-        InputError: the file cannot be written.
+        DiskFull: no room for it.
+        InputError: it cannot be written.
     """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with said_of(path), replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def read_result(path: Path) -> Mapping[str, Any]:

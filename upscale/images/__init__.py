@@ -4,7 +4,7 @@ from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
 from upscale.images.image import Image, Pixels
 from upscale.images.metadata import Metadata, Provenance
 from upscale.images.read import decode, read_header, read_image, suffix_of
-from upscale.images.write import LARGE, can_stream, check_size, said_of, takes_bands, write_bands, write_image
+from upscale.images.write import LARGE, can_stream, check_size, takes_bands, write_bands, write_image
 
 __all__ = [
     "FORMATS",
@@ -21,7 +21,6 @@ __all__ = [
     "is_picture",
     "read_header",
     "read_image",
-    "said_of",
     "suffix_of",
     "takes_bands",
     "write_bands",

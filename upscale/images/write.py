@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
-from upscale.errors import DiskFull, InputError, UnsupportedFormat
-from upscale.files import replacing
+from upscale.errors import UnsupportedFormat
+from upscale.files import replacing, said_of
 from upscale.images.formats import ImageFormat, Several, Transparency, format_of
 from upscale.images.image import Image, Pixels
 from upscale.images.metadata import COMMENT, EXIF_HEADER, LEAST_DPI, Metadata
@@ -90,19 +88,6 @@ def check_size(name: str, row: ImageFormat, height: int, width: int) -> None:
             f"{name}: {width}x{height} is more than the {row.longest} pixels that {row.name} holds",
             "write PNG or TIFF: --format png",
         )
-
-
-@contextmanager
-def said_of(path: Path) -> Iterator[None]:
-    """Turn what the system says of writing ``path`` into words for the user."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(
-                f"{path}: no room left on the disk", "make room, then give the same command again"
-            ) from error
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tuple[Image, ...], tuple[str, ...]]:

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from upscale.errors import ConfigError, DiskFull
-from upscale.files import replacing
-from upscale.images import said_of
+from upscale.files import replacing, said_of
 from upscale.train.data import Batches, Pictures
 from upscale.train.health import Watch, parted, roll_back, trouble
 from upscale.train.ranks import Ranks, joined

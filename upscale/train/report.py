@@ -12,8 +12,7 @@ from typing import Any
 
 from PIL import Image as PILImage
 
-from upscale.files import replacing
-from upscale.images import said_of
+from upscale.files import replacing, said_of
 from upscale.page import COLOURS, axis, chart, details, document, paragraph, place, polyline
 from upscale.train.recipe import Recipe, to_toml
 

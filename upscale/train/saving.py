@@ -12,8 +12,7 @@ import torch
 from upscale import __version__
 from upscale.checkpoint import save_generator
 from upscale.errors import ConfigError
-from upscale.files import replacing
-from upscale.images import said_of
+from upscale.files import replacing, said_of
 from upscale.models import Generator, build
 from upscale.train.branches import without_branches
 from upscale.train.card import card
