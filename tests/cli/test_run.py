@@ -183,7 +183,7 @@ def test_pictures_through_pipes(tmp_path: Path) -> None:
         assert (result.format, result.size) == ("WEBP", (20, 24))
     failed = subprocess.run(command, input=b"text", capture_output=True, check=False, cwd=tmp_path)
     assert (failed.returncode, failed.stdout) == (1, b"")
-    assert b"not an image" in failed.stderr
+    assert failed.stderr.startswith(b"error: standard input: not an image")
 
 
 def test_dry_run_says_everything_and_does_nothing(run: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -230,6 +230,33 @@ def test_what_ends_a_run_is_an_event_too(run: Callable[..., Outcome]) -> None:
     assert (code, event["event"], event["error"]) == (1, "error", "gone.png: no such file or folder")
     assert err == "error: gone.png: no such file or folder\n"
     assert run("gone.png", "-x", "2")[1] == ""
+
+
+def test_an_input_that_cannot_be_used_does_not_keep_the_others(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    PILImage.new("1", (40_000, 2)).save(tmp_path / "wide.jpg")  # x2 is more than JPEG can be
+    inputs = ("gone.png", "a.png", "empty", "wide.jpg", "b*.png")
+    code, out, err = run(*inputs, "-x", "2")
+    assert (code, out) == (1, "a_x2.png\n")
+    assert "error: gone.png: no such file or folder\n" in err
+    summary = err.partition("1 done, 4 failed\n")[2].splitlines()
+    assert [line.split()[0] for line in summary] == ["gone.png", "b*.png", "empty", "wide.jpg"]
+    events = [json.loads(line) for line in run(*inputs, "-x", "2", "--force", "--json")[1].splitlines()]
+    assert (events[0]["pictures"], events[-1]) == (5, {"event": "end", "done": 1, "skipped": 0, "failed": 4})
+    assert [event["input"] for event in events if event["event"] == "failed"] == [
+        "gone.png",
+        "b*.png",
+        "empty",
+        "wide.jpg",
+    ]
+    code, out, err = run(*inputs, "-x", "2", "--force", "--dry-run")
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert "gone.png" in err
+    code, out, err = run("gone.png", "empty", "-x", "2")
+    assert (code, out, err) == (1, "", "error: gone.png: no such file or folder\n")
+    code, _, err = run("a.png", "gone.png", "-x", "2", "-o", "out.png")
+    assert code == 1
+    assert "out.png: is one file, but there are several pictures" in err
 
 
 def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path: Path) -> None:

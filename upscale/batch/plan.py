@@ -9,9 +9,11 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from upscale.batch.journal import Journal
 from upscale.catalog import CHECKPOINT_SUFFIXES
@@ -19,6 +21,8 @@ from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageErr
 from upscale.images import FORMATS, check_size, format_of, is_picture, read_header
 from upscale.images.formats import READ_ONLY, SUFFIXES
 from upscale.options import Target
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,13 @@ class Job:
             if self.root is None:
                 raise
             return None
+
+
+class Refused(NamedTuple):
+    """An input of which no picture can be made, and why."""
+
+    name: str
+    error: InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +118,15 @@ def plan(
     *,
     recursive: bool = True,
     force: bool = False,
+    refused: list[Refused] | None = None,
 ) -> list[Job]:
     """Say which file each picture becomes.
 
     ``inputs`` are files, folders (``recursive``: with their subfolders) and glob patterns. ``output`` is a file for a
     single picture, otherwise a folder; without it results lie beside their sources with the factor in their names:
     ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``; ``a.tga`` beside ``a.png`` becomes
-    ``a.tga.png``.
+    ``a.tga.png``. Inputs that cannot be enlarged go to ``refused``, so that they do not keep the others; without it,
+    or if they are all, the first of them is raised.
 
     Raises:
         UsageError: an empty input, or a format that is not that of ``output``.
@@ -122,27 +135,44 @@ def plan(
         OutputExists: two sources for one file, a source that would be replaced, or an existing file that is not the
             result of an earlier run, without ``force``.
     """
-    paths = [path for pattern in inputs for path in _expand(pattern)]
+    paths = [path for pattern in inputs for path in _tried(pattern, partial(_expand, pattern), refused)]
     if output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES:
-        if len(paths) != 1 or paths[0].is_dir():
+        if len(paths) + len(refused or ()) > 1 or any(path.is_dir() for path in paths):
             raise InputError(f"{output}: is one file, but there are several pictures", "name a folder with --output")
         if naming.suffix is not None and SUFFIXES[naming.suffix] is not SUFFIXES[output.suffix.lower()]:
             raise UsageError(
                 f"--format {naming.suffix[1:]}: --output names a {output.suffix} file", "leave one of them out"
             )
-        jobs = [Job(source=paths[0], output=output, size=_size(paths[0]))]
+        jobs = [Job(source=path, output=output, size=_size(path)) for path in paths]
     else:
         if output is not None and not output.exists() and len(paths) == 1 and not paths[0].is_dir():
             _check_slip(output)
-        jobs = [job for path in paths for job in _jobs(path, output, target, naming, recursive)]
+        jobs = [
+            job
+            for path in paths
+            for job in _tried(str(path), partial(_jobs, path, output, target, naming, recursive), refused)
+        ]
         jobs = list({(job.source.resolve(), job.output.resolve()): job for job in jobs}.values())  # named twice
-    _check_formats(jobs, target)
+    jobs = [job for one in jobs for job in _tried(str(one.source), partial(_fitting, one, target), refused)]
+    if refused and not jobs:
+        raise refused[0].error
     _check_clashes(jobs)
     if not force:
         _check_existing(jobs)
     for folder in dict.fromkeys(job.output.parent for job in jobs):
         _check_writable(folder)
     return jobs
+
+
+def _tried(name: str, step: Callable[[], Iterable[T]], refused: list[Refused] | None) -> list[T]:
+    """Return what ``step`` gives for the input ``name``; nothing, and a note in ``refused``, if it cannot be used."""
+    try:
+        return list(step())
+    except InputError as error:
+        if refused is None:
+            raise
+        refused.append(Refused(name, error))
+        return []
 
 
 def _check_slip(output: Path) -> None:
@@ -227,11 +257,12 @@ def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
     yield from sorted([*(path for path in found if path.is_file()), *closed])
 
 
-def _check_formats(jobs: Sequence[Job], target: Target) -> None:
-    for job in jobs:
-        row = format_of(job.output)
-        if job.size is not None and job.root is None:  # one of a folder must not keep the others: its turn will tell
-            check_size(str(job.output), row, *target.size(*job.size))
+def _fitting(job: Job, target: Target) -> list[Job]:
+    """Return ``job`` if its result fits into its format."""
+    row = format_of(job.output)
+    if job.size is not None and job.root is None:  # one of a folder must not keep the others: its turn will tell
+        check_size(str(job.output), row, *target.size(*job.size))
+    return [job]
 
 
 def _check_clashes(jobs: Sequence[Job]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -18,21 +19,37 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+_called: dict[str, str] = {}
+
+
+def call(path: Path, name: str) -> None:
+    """Let all texts say ``name`` for ``path``, which means nothing to the user."""
+    _called[str(path)] = name
+
+
+def said(text: str) -> str:
+    """Return ``text`` with what paths are called."""
+    for path, name in _called.items():
+        text = text.replace(path, name)
+    return text
+
+
 def error_line(error: UpscaleError, place: str = "") -> None:
     """Print an error and its hint; ``place`` stands before a message that does not name it itself."""
-    message = error.message if place in error.message else f"{place}: {error.message}"
+    message = said(error.message if place in error.message else f"{place}: {error.message}")
     err.print(Text.assemble(("error: ", "bold red"), message))  # Text: no markup in what comes from outside
     if error.hint:
-        err.print(Text.assemble(("hint: ", "bold cyan"), error.hint))
+        err.print(Text.assemble(("hint: ", "bold cyan"), said(error.hint)))
 
 
 def notice(text: str) -> None:
     """Print a remark."""
-    err.print(Text.assemble(("note: ", "bold yellow"), text))
+    err.print(Text.assemble(("note: ", "bold yellow"), said(text)))
 
 
 def event(fields: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own, in one piece, as several threads may print."""
+    fields = {key: said(value) if isinstance(value, str) else value for key, value in fields.items()}
     text = json.dumps(fields, ensure_ascii=False)
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         text = json.dumps(fields)  # a name that is not UTF-8: escaped, or the line would not be, either

@@ -30,8 +30,9 @@ from upscale.cli import console
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from upscale.batch.pipeline import Done, Ended, Failed
+    from upscale.batch.pipeline import Done, Ended
     from upscale.batch.plan import Job
+    from upscale.errors import UpscaleError
 
 SCHEMA = 1
 
@@ -44,7 +45,10 @@ class Report:
         self.done = 0
         self.skipped = 0
         self.kept = 0
-        self.failed: list[Failed] = []
+        self.failed: list[tuple[str, str]] = []
+        """Inputs and what was wrong with them."""
+        self.earlier = 0
+        """How many of those failed in an earlier run and were not tried again."""
         self.total = total
         self.bars = console.progress(quiet=quiet or json)
         self._files = self.bars.add_task("pictures", total=total, unit="pictures", visible=total > 1)
@@ -69,12 +73,7 @@ class Report:
         if job in self._tiles:
             self.bars.remove_task(self._tiles.pop(job))
         if isinstance(ended, Failed):
-            self.failed.append(ended)
-            if self.json:
-                error = {"error": ended.error.message, "hint": ended.error.hint, "earlier": ended.earlier}
-                console.event({"event": "failed", "input": str(job.source), **error})
-            elif not ended.earlier:
-                console.error_line(ended.error, str(job.source))
+            self.refuse(str(job.source), ended.error, earlier=ended.earlier)
         elif isinstance(ended, Skipped):
             self.skipped += 1
             self.kept += ended.kept
@@ -86,6 +85,16 @@ class Report:
         else:
             self.done += 1
             self._show(ended)
+
+    def refuse(self, name: str, error: UpscaleError, *, earlier: bool = False) -> None:
+        """Show why nothing was made of the input ``name``; ``earlier``: it was shown in an earlier run."""
+        self.failed.append((console.said(name), console.said(error.message.removeprefix(f"{name}: "))))
+        self.earlier += earlier
+        if self.json:
+            facts = {"error": error.message, "hint": error.hint, "earlier": earlier}
+            console.event({"event": "failed", "input": name, **facts})
+        elif not earlier:
+            console.error_line(error, name)
 
     def _show(self, ended: Done) -> None:
         job, result, (height, width) = ended.job, ended.result, ended.size
@@ -120,7 +129,7 @@ class Report:
     @property
     def has_news(self) -> bool:
         """Whether a picture was done or failed in this run."""
-        return self.done > 0 or not all(failure.earlier for failure in self.failed)
+        return self.done > 0 or len(self.failed) > self.earlier
 
     def summary(self) -> None:
         """Show how many pictures ended how, and which failed."""
@@ -128,20 +137,18 @@ class Report:
             counts = {"done": self.done, "skipped": self.skipped, "failed": len(self.failed)}
             console.event({"event": "end", **counts})
             return
-        earlier = any(failure.earlier for failure in self.failed)
-        if (self.total > 1 or earlier) and (self.failed or self.skipped) and not (self.quiet and not self.failed):
+        if (self.total > 1 or self.earlier) and (self.failed or self.skipped) and not (self.quiet and not self.failed):
             skipped = f"{self.skipped} skipped, " if self.skipped else ""
             console.err.print(f"{self.done} done, {skipped}{len(self.failed)} failed", style="bold")
-        if self.failed and (self.total > 1 or earlier):
-            width = max(len(str(failure.job.source)) for failure in self.failed)
-            for failure in self.failed:
-                reason = failure.error.message.removeprefix(f"{failure.job.source}: ")
-                console.err.print(f"  {failure.job.source!s:<{width}}  {reason}", markup=False)
+        if self.failed and (self.total > 1 or self.earlier):
+            width = max(len(name) for name, _ in self.failed)
+            for name, reason in self.failed:
+                console.err.print(f"  {name:<{width}}  {reason}", markup=False)
         if self.kept and not self.quiet:
             console.notice(
                 f"{self.kept} of the results were changed since they were made, and left; --force replaces them"
             )
-        if earlier:
+        if self.earlier:
             console.err.print("--retry-failed tries those again that failed in an earlier run", style="bold")
 
 
@@ -152,8 +159,6 @@ def show_plan(
     from upscale.images import format_of
 
     total_bytes, total_pixels, memory = 0, 0, 0
-    if json:
-        console.event({"event": "start", "schema": SCHEMA, "version": __version__, "pictures": len(jobs)})
     for job, size in zip(jobs, sizes, strict=True):
         pixels = 0 if size is None else size[0] * size[1]
         estimate = round(pixels * format_of(job.output).bytes_per_pixel)
@@ -173,7 +178,7 @@ def show_plan(
         else:
             there = "?" if job.size is None else f"{job.size[1]}x{job.size[0]}"
             then = "?" if size is None else f"{size[1]}x{size[0]}"
-            console.out.print(f"{job.source} {there} -> {job.output} {then}", markup=False)
+            console.out.print(console.said(f"{job.source} {there} -> {job.output} {then}"), markup=False)
     if not json:
         time = "" if pace is None else f", about {pace * total_pixels / 1e6:.0f} s"
         console.err.print(

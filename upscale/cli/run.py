@@ -32,7 +32,7 @@ from upscale.errors import DiskFull, UsageError
 from upscale.options import Measure, Precision, Target
 
 if TYPE_CHECKING:
-    from upscale.batch.plan import Job
+    from upscale.batch.plan import Job, Refused
     from upscale.batch.results import Settings
     from upscale.engine import Upscaler
 
@@ -240,35 +240,38 @@ def run(
     with tempfile.TemporaryDirectory(prefix="upscale-") if piped else nullcontext("") as folder:
         streams = Streams(given, output, Path(folder), naming, json=json)
 
-        def planned(target: Target) -> list[Job]:
-            jobs = plan(streams.inputs, streams.output, target, naming, recursive=recursive, force=force)
-            if not team.alone and any(job.root is None for job in jobs):
-                raise UsageError(
-                    f"torchrun: {team.world} processes need a folder of results to share", "name one with --output"
-                )
-            return jobs
+        def loaded() -> list[Upscaler]:
+            from upscale.loading import load
 
-        jobs = [] if wanted is None else planned(wanted)
-        if dry_run and wanted is not None:
-            if leads:
+            prepare(model, offline=offline, quiet=quiet or json or not leads)
+            return _on_each(
+                devices_for(device, gpu, team),
+                partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
+            )
+
+        upscalers = None
+        if wanted is None:  # the scale of a file is known once it is read
+            upscalers = loaded()
+            wanted = upscalers[0].native
+        refused: list[Refused] = []
+        jobs = plan(streams.inputs, streams.output, wanted, naming, recursive=recursive, force=force, refused=refused)
+        if not team.alone and any(job.root is None for job in jobs):
+            raise UsageError(
+                f"torchrun: {team.world} processes need a folder of results to share", "name one with --output"
+            )
+        silent = quiet or streams.to_stdout or not leads
+        report = Report(len(jobs) + len(refused), json=json and leads, quiet=silent, verbose=verbose)
+        if leads:
+            for name, error in refused:
+                report.refuse(name, error)
+            if dry_run:
                 _dry_run(jobs, wanted, force=force, json=json)
-            return
+        if dry_run:
+            raise typer.Exit(1 if report.failed else 0)
 
         from upscale.batch import pipeline
-        from upscale.loading import load
 
-        prepare(model, offline=offline, quiet=quiet or json or not leads)
-        upscalers = _on_each(
-            devices_for(device, gpu, team),
-            partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
-        )
-        if wanted is None:  # the scale of a file is known once it is read
-            wanted = upscalers[0].native
-            jobs = planned(wanted)
-            if dry_run:
-                if leads:
-                    _dry_run(jobs, wanted, force=force, json=json)
-                return
+        upscalers = upscalers or loaded()
         settings = settings_for(
             model,
             upscalers[0],
@@ -281,7 +284,6 @@ def run(
             tta=tta,
             faithful=faithful,
         )
-        report = Report(len(jobs), json=json and leads, quiet=quiet or streams.to_stdout or not leads, verbose=verbose)
         try:
             with report.bars:
                 pipeline.run(
@@ -300,7 +302,7 @@ def run(
             raise typer.Exit(130) from None
         except DiskFull:  # told with the picture that it stopped
             if leads:
-                console.notice(f"stopped: {report.done} of {len(jobs)} pictures are done, the others were not begun")
+                console.notice(f"stopped: {report.done} of {report.total} pictures are done, the others were not begun")
         # torchrun starts again what ended with failures, which need not be told twice.
         if leads and (team.is_first_to("sum up") or report.has_news):
             report.summary()

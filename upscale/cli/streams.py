@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from upscale.cli import console
 from upscale.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Streams:
             data = sys.stdin.buffer.read()
             source = folder / f"stdin{suffix_of(data)}"
             source.write_bytes(data)
+            console.call(source, "standard input")
             self.inputs = [str(source) if text == "-" else text for text in self.inputs]
             self.output = output or Path("-")
         self.to_stdout = self.output == Path("-")
@@ -35,6 +37,7 @@ class Streams:
             if sys.stdout.isatty():
                 raise UsageError("--output -: standard output is a terminal", "name a file, or lead it into one with >")
             self.output = folder / f"stdout{naming.suffix_of(Path(self.inputs[0]))}"
+            console.call(self.output, "standard output")
 
     def send(self, done: int) -> None:
         """Write the result to standard output if it belongs there."""
