@@ -56,8 +56,14 @@ def test_blend_goes_from_one_network_to_the_other(files: dict[str, str]) -> None
 
 
 def test_unlike_networks_do_not_blend(files: dict[str, str]) -> None:
-    with pytest.raises(IncompatibleCheckpoint, match="built otherwise than a"):
+    with pytest.raises(IncompatibleCheckpoint, match="a, wide: not built alike"):
         run(f"{files['a']}:0.5,{files['wide']}:0.5")
+
+
+def test_families_blend_at_the_scales_that_both_have() -> None:
+    both, rest = load("compact:0.5,compact-photo:0.5"), load("compact-x4:0.5,compact-x4-photo:0.5")
+    assert list(both.generators) == [4]
+    assert np.array_equal(both.upscale(PICTURE).image.pixels, rest.upscale(PICTURE).image.pixels)
 
 
 def test_one_network_after_the_other(files: dict[str, str]) -> None:

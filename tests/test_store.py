@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from upscale import store
 from upscale.catalog import WeightsEntry, known, user_file
 from upscale.cli.models import prepare
 from upscale.download import Patience, check_address, download
-from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights
+from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights, WeightsError
 from upscale.files import part_prefix
 
 DATA = bytes(range(256)) * 2000  # half a megabyte
@@ -341,7 +342,7 @@ def test_tampered_bundle_is_refused(server: Server, tmp_path: Path) -> None:
         store.unbundle(tmp_path / "b.zip", [net])
     assert not place.exists()
     (tmp_path / "c.zip").write_bytes(b"nothing")
-    with pytest.raises(UnknownWeights, match="not a bundle"):
+    with pytest.raises(WeightsError, match="not a bundle"):
         store.unbundle(tmp_path / "c.zip", [net])
 
 
@@ -443,7 +444,8 @@ def test_index_that_breaks_off_leaves_nothing(server: Server, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         prepare("openmodeldb:4x-Foo")
     assert not any(store.folder().iterdir())
-    server.answers = [lambda handler: without_ranges(handler, b"not JSON")]
-    with pytest.raises(DownloadFailed, match="not the index"):
-        prepare("openmodeldb:4x-Foo")
-    assert not any(store.folder().iterdir())
+    for data in (b"not JSON", b"[1]", b'{"4x-Foo": 1}', b'{"4x-Foo": {"resources": 1}}'):
+        server.answers = [partial(without_ranges, data=data)]
+        with pytest.raises(DownloadFailed, match="not the index"):
+            prepare("openmodeldb:4x-Foo")
+        assert not any(store.folder().iterdir())

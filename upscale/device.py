@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from upscale.errors import DeviceUnavailable
+from upscale.errors import DeviceUnavailable, UsageError
 from upscale.options import Precision
 
 DTYPES = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
@@ -29,7 +29,8 @@ def resolve_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` into a device that is there.
 
     Raises:
-        DeviceUnavailable: an unknown name, or a device that this machine or this PyTorch does not have.
+        UsageError: an unknown name.
+        DeviceUnavailable: a device that this machine or this PyTorch does not have.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -51,7 +52,7 @@ def resolve_device(name: str) -> torch.device:
         if not torch.backends.mps.is_available():
             raise DeviceUnavailable("--device mps: this machine has no Apple GPU", "use --device auto")
         return device
-    raise DeviceUnavailable(
+    raise UsageError(
         f"--device {name}: no such device", "use auto, all, cpu, cuda, cuda:N or mps, or several: cuda:0,cuda:1"
     )
 

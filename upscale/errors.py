@@ -10,7 +10,7 @@
     ├── DiskFull                     no room for a result: what is done stays, nothing more is begun
     ├── ConfigError                  a TOML file or --set that does not parse into its dataclass
     ├── WeightsError
-    │   ├── UnknownWeights           neither a name in the catalogue nor a file
+    │   ├── UnknownWeights           neither a name in the catalogue nor a file; a UsageError, too
     │   ├── DownloadFailed           no connection, a refusal, the wrong thing, or no room on the disk
     │   ├── ChecksumMismatch         a file whose sha256 is not the one that the catalogue states
     │   └── IncompatibleCheckpoint   missing, unexpected or misshapen keys, the first few of each
@@ -64,10 +64,6 @@ class WeightsError(UpscaleError):
     """A network's file cannot be used."""
 
 
-class UnknownWeights(WeightsError):
-    """Neither a name in the catalogue nor a file."""
-
-
 class DownloadFailed(WeightsError):
     """Weights that could not be fetched: no connection, a refusal, the wrong thing, or no room on the disk."""
 
@@ -94,6 +90,10 @@ class OutOfMemory(DeviceError):
 
 class UsageError(UpscaleError):
     """An option's value that makes no sense."""
+
+
+class UnknownWeights(WeightsError, UsageError):
+    """Neither a name in the catalogue nor a file."""
 
 
 class NonFiniteOutput(UpscaleError):

@@ -30,6 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise InputError unless ``folder`` is one."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is a file, not a' if folder.exists() else 'no such'} folder")
+
+
 @contextmanager
 def said_of(path: Path) -> Iterator[None]:
     """Turn what the system says of writing ``path`` into words for the user."""

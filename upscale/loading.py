@@ -48,29 +48,36 @@ def load(
 
 
 def load_stage(stage: Stage, *, offline: bool = False) -> Sequence[Generator]:
-    """Return the networks of a family, one for each scale, each the average of the parts of ``stage`` by their shares.
+    """Return the networks of a family, one for each scale that all parts of ``stage`` have, averaged by their shares.
 
     Raises:
         UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: a network cannot be had, or is not
             built like the one that it is to be averaged with.
     """
     families = [[_load_entry(entry, offline) for entry in part.entries] for part in stage]
-    blended = families[0]
     if len(stage) == 1:
-        return blended
-    for generator in blended:
-        total = {name: stage[0].share * value for name, value in generator.state_dict().items()}
-        for part, family in zip(stage[1:], families[1:], strict=True):
-            like = [other for other in family if describe(other) == describe(generator)]
-            if not like:
-                raise IncompatibleCheckpoint(
-                    f"{part.entries[0].name}: built otherwise than {stage[0].entries[0].name}, so no blend of both",
-                    "run them one after the other: a+b",
-                )
-            for name, value in like[0].state_dict().items():
-                total[name] = total[name] + part.share * value
-        generator.load_state_dict({name: total[name].to(value) for name, value in generator.state_dict().items()})
+        return families[0]
+    blended = []
+    for generator in families[0]:
+        alike = [next((g for g in family if describe(g) == describe(generator)), None) for family in families]
+        parts = [(g, part.share) for g, part in zip(alike, stage, strict=True) if g is not None]
+        if len(parts) == len(stage):  # else a scale that not all have
+            blended.append(_blend(parts))
+    if not blended:
+        raise IncompatibleCheckpoint(
+            f"{', '.join(part.entries[0].name for part in stage)}: not built alike, so no blend of them",
+            "run them one after the other: a+b",
+        )
     return blended
+
+
+def _blend(parts: Sequence[tuple[Generator, float]]) -> Generator:
+    """Return the first of ``parts`` with the mean of the weights of all, by their shares."""
+    first = parts[0][0]
+    states = [(generator.state_dict(), share) for generator, share in parts]
+    mean = {name: sum(share * state[name] for state, share in states) for name in first.state_dict()}
+    first.load_state_dict({name: mean[name].to(value) for name, value in first.state_dict().items()})
+    return first
 
 
 def _load_entry(entry: WeightsEntry, offline: bool) -> Generator:

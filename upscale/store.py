@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, own, write_user
 from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
-from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights
+from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights, WeightsError
 from upscale.files import replacing, said_of
 
 INDEX = "https://openmodeldb.info/api/v1/models.json"
@@ -33,7 +33,7 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
     What comes from a URL that is in no catalogue is pinned: its sha256 goes into the user's own.
 
     Raises:
-        UnknownWeights: the file is not there.
+        WeightsError: the file is not there.
         DownloadFailed: it cannot be had.
         ChecksumMismatch: the file is not the one that the catalogue describes.
     """
@@ -45,7 +45,7 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
         _verify(path, entry)
         return path
     if path is None or not entry.url:
-        raise UnknownWeights(f"{path}: the weights of {entry.name} are missing", "install the package again")
+        raise WeightsError(f"{path}: the weights of {entry.name} are missing", _way_out(entry))
     _check_online(entry, offline)
     download(entry.url, path, sha256=entry.sha256, size=entry.bytes, on_bytes=on_bytes)
     return path if entry.sha256 else _pin(entry, path)
@@ -71,12 +71,11 @@ def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
         index = Path(passing) / "models.json"
         download([INDEX], index, sha256=None, size=None)
         try:
-            records = json.loads(index.read_text(encoding="utf-8"))
-        except ValueError as error:
+            found = _described(entry.name, json.loads(index.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, AttributeError) as error:
             raise DownloadFailed(
                 f"{INDEX}: not the index that it was", "give the file's own address: -m https://..."
             ) from error
-    found = _described(entry.name, records)
     if found.sha256 is not None:  # else the file itself is pinned when it is here
         add(found)
     return found
@@ -160,13 +159,13 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
 
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
-        UnknownWeights: none of them is here.
+        WeightsError: none of them is here.
         DiskFull: no room for it.
     """
     places = [(entry, place(entry)) for entry in entries if entry.url]
     here = [(entry, path) for entry, path in places if path is not None and path.is_file()]
     if not here:
-        raise UnknownWeights(
+        raise WeightsError(
             "no network that was fetched is here", "name one, and it is fetched; the bundled ones are everywhere"
         )
     with said_of(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
@@ -181,7 +180,7 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
 
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
-        UnknownWeights: not such a file.
+        WeightsError: not such a file.
         DiskFull: no room for one; those before it are in their places.
     """
     folder().mkdir(parents=True, exist_ok=True)
@@ -200,7 +199,7 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
                     _verify(part, entry)
                 found.append(entry.name)
     except (OSError, zipfile.BadZipFile) as error:
-        raise UnknownWeights(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
+        raise WeightsError(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
     return found
 
 
@@ -212,10 +211,16 @@ def sha256(path: Path) -> str:
 
 def _verify(path: Path, entry: WeightsEntry) -> None:
     if entry.sha256 is not None and (actual := sha256(path)) != entry.sha256:
-        way_out = (
-            f"`upscale models remove {entry.name}` and fetch it again" if entry.url else "install the package again"
-        )
-        raise ChecksumMismatch(f"{path}: sha256 is {actual}, {entry.name} should have {entry.sha256}", way_out)
+        raise ChecksumMismatch(f"{path}: sha256 is {actual}, {entry.name} should have {entry.sha256}", _way_out(entry))
+
+
+def _way_out(entry: WeightsEntry) -> str:
+    """Return what to do where the file of ``entry`` is not there or not what it was."""
+    if entry.url:
+        return f"`upscale models remove {entry.name}` and fetch it again"
+    if entry.name in own().entries:
+        return f"put it back, or `upscale models remove {entry.name}` and add another"
+    return "install the package again"
 
 
 def _pin(entry: WeightsEntry, path: Path) -> Path:

@@ -21,7 +21,7 @@ from upscale.batch.results import Settings
 from upscale.batch.team import Team
 from upscale.device import devices_of, resolve_device
 from upscale.engine import Upscaled, Upscaler
-from upscale.errors import DeviceUnavailable
+from upscale.errors import UsageError
 from upscale.images import Image
 from upscale.inference import OnTile
 from upscale.models import build
@@ -109,5 +109,5 @@ def test_workers_of_torchrun_do_a_folder_once_also_when_one_is_killed(tmp_path: 
 
 def test_no_device_is_passed_over() -> None:
     assert devices_of("cpu, cpu") == ["cpu", "cpu"]
-    with pytest.raises(DeviceUnavailable, match="--device tpu: no such device"):
+    with pytest.raises(UsageError, match="--device tpu: no such device"):
         [resolve_device(name) for name in devices_of("cpu,tpu")]

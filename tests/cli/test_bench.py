@@ -195,7 +195,7 @@ def test_speed_is_timed_for_every_tile_and_size(folder: Path, capsys: pytest.Cap
         (["-m", "bicubic", "--protocol", "yy"], 2, "--protocol: no 'yy'"),
         (["-m", "bicubic", "-x", "two"], 2, "--scale"),
         (["-m", "bicubic", "-x", "99"], 2, "99 is not between"),
-        (["-m", "bicubix"], 1, "unknown model 'bicubix'"),
+        (["-m", "bicubix"], 2, "unknown model 'bicubix'"),
         (["nowhere", "-m", "bicubic"], 1, "nowhere: no such folder"),
         (["-m", "bicubic", "--report", "no/such/r.html"], 2, "there is no folder"),
         (["-m", "bicubic", "--baseline", "none.json"], 1, "none.json"),

@@ -111,6 +111,12 @@ def test_added_file_has_a_name_of_its_own(command: Command, file: Path) -> None:
     code, _, err = command(["models", "verify"])
     assert code == 1
     assert "mine should have" in err
+    assert "hint: put it back, or `upscale models remove mine`" in err
+    away = file.rename(file.with_name("elsewhere.safetensors"))
+    code, _, err = command(["models", "verify", "mine"])
+    assert code == 1
+    assert "the weights of mine are missing\nhint: put it back" in err
+    away.rename(file)
     assert command(["models", "remove", "mine"])[1] == "mine: name forgotten\n"
     assert file.exists()
     assert "mine" not in known().entries
@@ -143,6 +149,7 @@ def test_name_that_a_url_had_until_it_was_added_is_gone(command: Command, file: 
 def test_networks_with_hyper_parameters_can_be_given_another_name(command: Command) -> None:
     assert command(["models", "add", "compact-x2", "--name", "mine"])[0] == 0
     assert known().entries["mine"].network == {"arch": "compact", "scale": 2}
+    assert [entry.name for entry in known().find("compact")] == ["compact-x4", "compact-x2"]
 
 
 def test_fetch_of_what_is_here_fetches_nothing(command: Command, file: Path) -> None:
@@ -244,8 +251,9 @@ def test_exported_onnx_gives_the_same_picture(arch: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["models", "info", "nothing"], 1, "unknown model 'nothing'"),
+        (["models", "info", "nothing"], 2, "unknown model 'nothing'"),
         (["models", "export", "bicubic", "-o", "x.bin"], 2, "not a file to export to"),
+        (["models", "export", "compact-x4", "-o", "nowhere/x.onnx"], 2, "there is no folder nowhere"),
         (["models", "export", "bicubic+lanczos", "-o", "x.onnx"], 2, "more than one network"),
         (["models", "export", "bicubic", "-o", "x.onnx"], 2, "interpolates to any scale"),
         (["models", "add", "bicubic"], 2, "has no file"),

@@ -56,7 +56,7 @@ def test_long_names_stay_under_their_pictures() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["-m", "bicubix"], 1, "unknown model 'bicubix'"),
+        (["-m", "bicubix"], 2, "unknown model 'bicubix'"),
         (["--at", "middle"], 2, "'middle' is not a place"),
         (["--at", "99,3"], 2, "outside of 20x10"),
         (["-o", "none/such"], 2, "there is no folder"),

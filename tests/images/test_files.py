@@ -358,6 +358,14 @@ def test_truncated_files_are_refused(tmp_path: Path) -> None:
             read_image(tmp_path / f"a{suffix}")
 
 
+def test_pictures_of_400_megapixels_are_read(tmp_path: Path) -> None:
+    PILImage.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    assert read_header(tmp_path / "a.png") is not None
+    PILImage.new("1", (30_000, 20_000)).save(tmp_path / "b.png")
+    with pytest.raises(UnreadableImage, match="more than 536 megapixels, the limit"):
+        read_image(tmp_path / "b.png")
+
+
 def test_too_large_for_the_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedFormat, match="16384x1 is more than the 16383 pixels that WEBP holds"):
         write_image(tmp_path / "a.webp", Image(pixels=np.zeros((1, 16_384, 3), np.uint8)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import picture
-from upscale.errors import ConfigError, IncompatibleCheckpoint
+from upscale.errors import ConfigError, IncompatibleCheckpoint, UsageError
 from upscale.losses import GAN_LOSSES
 from upscale.models.features import EXTRACTORS
 from upscale.train.data import Batches, Pictures
@@ -282,6 +282,12 @@ def test_weights_of_another_extractor_are_refused(
 def test_a_wrong_number_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("esrgan", [override])
+
+
+def test_a_misspelt_recipe_is_guessed() -> None:
+    with pytest.raises(UsageError, match="unknown recipe 'compact-foto'") as caught:
+        load_recipe("compact-foto")
+    assert "did you mean 'compact-photo'?" in str(caught.value.hint)
 
 
 def test_a_gan_needs_a_discriminator() -> None:

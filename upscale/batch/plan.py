@@ -72,7 +72,7 @@ class Naming:
     def __post_init__(self) -> None:
         if self.suffix is not None and self.suffix not in SUFFIXES:
             names = " ".join(row.suffixes[0][1:] for row in FORMATS)
-            raise UnsupportedFormat(f"--format {self.suffix[1:]}: cannot be written", f"supported are {names}")
+            raise UsageError(f"--format {self.suffix[1:]}: cannot be written", f"supported are {names}")
         if self.template is not None:
             try:
                 name = self._fill(self.template, dict.fromkeys(self.FIELDS, "x"))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from upscale.errors import InputError
+from upscale.files import check_folder
 from upscale.images import Image, Pixels, is_picture, read_image
 from upscale.imaging import resize
 
@@ -57,8 +58,8 @@ def open_sets(data: Sequence[str], lr: Path | None, scales: Sequence[int]) -> li
     """
     if lr is not None and len(data) != 1:
         raise InputError("--lr goes with one folder of HR pictures", "name that folder: upscale bench HR --lr LR")
-    if lr is not None and not lr.is_dir():
-        raise InputError(f"{lr}: no such folder")
+    if lr is not None:
+        check_folder(lr)
     sets = [_open(_folder(name), lr) for name in data] if data else [_open(CARRIED, None, "carried")]
     for dataset in sets:
         for scale in scales:
@@ -73,7 +74,8 @@ def open_sets(data: Sequence[str], lr: Path | None, scales: Sequence[int]) -> li
 
 def _folder(name: str) -> Path:
     path = Path(name)
-    if path.is_dir():
+    if path.exists():
+        check_folder(path)
         return path
     root = os.environ.get(ROOT_VARIABLE)
     if root and path.parent == Path():

@@ -115,8 +115,12 @@ def listed_in(path: Path | None) -> list[str]:
         raise InputError(f"--list {path}: {error}") from error
 
 
-def refuse_existing(*outputs: Path | None, force: bool) -> None:
-    """Raise OutputExists for the first of ``outputs`` that is there already."""
+def check_outputs(*outputs: Path | None, force: bool) -> None:
+    """Raise for the first of ``outputs`` that cannot be written, or is there already, before any work."""
     for output in outputs:
-        if output is not None and output.exists() and not force:
+        if output is None:
+            continue
+        if output.exists() and not force:
             raise OutputExists(f"{output}: exists", "replace it with --force")
+        if not output.parent.is_dir():
+            raise UsageError(f"{output}: there is no folder {output.parent}", "make the folder first")

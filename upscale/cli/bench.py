@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, refuse_existing, tiling_of
+from upscale.cli.arguments import Force, check_outputs, tiling_of
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 from upscale.options import MAX_SCALE, Precision
@@ -91,11 +91,9 @@ def bench(
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
     for path in (report, csv):
-        if path is not None and not path.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {path.parent}", "make the folder first")
         if path is not None and is_picture(path):
             raise UsageError(f"{path}: is the name of a picture", "name a .html or .csv file")
-    refuse_existing(report, csv, force=force)
+    check_outputs(report, csv, force=force)
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, refuse_existing
+from upscale.cli.arguments import Force, check_outputs
 from upscale.errors import InputError, OutputExists, UsageError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _spare(inputs: Sequence[Path], *outputs: Path | None, force: bool) -> None:
     for output in outputs:
         if output is not None and output.resolve() in {path.resolve() for path in inputs}:
             raise OutputExists(f"{output}: is an input; it will not be replaced", "name another file")
-    refuse_existing(*outputs, force=force)
+    check_outputs(*outputs, force=force)
 
 
 def _check_sizes(paths: list[Path], images: list[Image], border: int) -> None:

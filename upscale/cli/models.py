@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, refuse_existing
-from upscale.errors import ChecksumMismatch, UnknownWeights, UsageError
+from upscale.cli.arguments import Force, check_outputs
+from upscale.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -162,6 +162,7 @@ def add(
     named = replace(
         pinned,
         name=called,
+        family=None,
         summary=summary or pinned.summary,
         license=license_ or pinned.license,
         scale=None if generator.any_scale else generator.scale,
@@ -202,7 +203,7 @@ def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]"
         try:
             store.locate(entry)
             console.out.print(f"{entry.name}: as it should be", markup=False)
-        except (ChecksumMismatch, UnknownWeights) as error:
+        except WeightsError as error:
             bad += 1
             console.error_line(error, entry.name)
     if bad:
@@ -220,7 +221,7 @@ def export(
 
     if output.suffix not in (".safetensors", ".onnx"):
         raise UsageError(f"{output}: not a file to export to", "name it .safetensors or .onnx")
-    refuse_existing(output, force=force)
+    check_outputs(output, force=force)
     stages = known().stages(model)
     prepare(model)
 
@@ -254,7 +255,7 @@ def bundle(
 
     if archive.suffix != ".zip":
         raise UsageError(f"{archive}: not a bundle's name", "name it .zip; networks come after it")
-    refuse_existing(archive, force=force)
+    check_outputs(archive, force=force)
     entries = [e for n in names for e in known().find(n)] if names else list(known().entries.values())
     if names:
         _fetch(entries)

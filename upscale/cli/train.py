@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Device, refuse_existing
+from upscale.cli.arguments import Device, check_outputs
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 
@@ -55,7 +55,7 @@ def train(
     from upscale.train.validation import load_pairs
 
     changes = [*(overrides or ()), *([f"patience={patience}"] if patience else [])]
-    refuse_existing(preview, force=force)
+    check_outputs(preview, force=force)
     resolved = load_recipe(recipe, changes)
     if resolved.patience is not None and valid is None:
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")

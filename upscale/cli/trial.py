@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Device, Force, Offline, parse_target, refuse_existing
+from upscale.cli.arguments import Device, Force, Offline, check_outputs, parse_target
 from upscale.cli.models import prepare
 from upscale.errors import UsageError
 from upscale.options import Measure, Target
@@ -49,9 +49,7 @@ def try_(
         known().stages(name)
     base = output.with_suffix("") if output else picture.with_name(f"{picture.stem}_try")
     results = [base.with_name(base.name + suffix) for suffix in (".png", ".html")]
-    refuse_existing(*results, force=force)
-    if not base.parent.is_dir():
-        raise UsageError(f"{base}: there is no folder {base.parent}", "make the folder first")
+    check_outputs(*results, force=force)
     whole = read_image(picture)
     height, width = (min(size, edge) for edge in whole.pixels.shape[:2])
     middle = None if at is None else _point(at, *whole.pixels.shape[:2])

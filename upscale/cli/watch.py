@@ -17,7 +17,8 @@ from upscale.cli.arguments import Device, Offline, Verbose, parse_target
 from upscale.cli.models import prepare
 from upscale.cli.report import Report
 from upscale.cli.run import settings_for
-from upscale.errors import InputError, UpscaleError, UsageError
+from upscale.errors import UpscaleError, UsageError
+from upscale.files import check_folder
 from upscale.options import Measure
 
 
@@ -48,8 +49,7 @@ def watch(
     from upscale.images import is_picture
     from upscale.loading import load
 
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+    check_folder(folder)
     if output.is_file() or output.resolve() == folder.resolve() or (is_picture(output) and not output.is_dir()):
         raise UsageError(f"{output}: is not a folder of results", "name another --output")
     wanted = parse_target({Measure.SCALE: scale})

@@ -27,7 +27,9 @@ _SIGNATURES = {  # of formats that need a plug-in; ISO 14496-12, section 4.3, an
     "HEIF": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
     "JXL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
 }
-# Pillow refuses a whole PNG for a profile of more than 1 MB, which those of printers may have; for the process.
+# Both for the process: Pillow refuses pictures of more than twice this, 89 million by default, where cameras make 400
+# million; and a whole PNG for a profile of more than 1 MB, which those of printers may have.
+PILImage.MAX_IMAGE_PIXELS = 1 << 28
 PngImagePlugin.MAX_TEXT_CHUNK = 1 << 26
 _REDUCED = "has more than 8 bits a channel; reduced to 8"
 

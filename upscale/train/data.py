@@ -20,7 +20,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from upscale.errors import InputError, UpscaleError
-from upscale.files import replacing
+from upscale.files import check_folder, replacing
 from upscale.images import Pixels, is_picture, read_image
 from upscale.imaging import to_array, to_tensor
 from upscale.train.degradation import MARGIN, chance, degrade, sharpened
@@ -65,8 +65,7 @@ def find_pictures(folder: Path) -> list[Path]:
     Raises:
         InputError: no such folder, or none in it.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+    check_folder(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path))
     if not paths:
         raise InputError(f"{folder}: no pictures in it")

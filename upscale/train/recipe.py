@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upscale.config import did_you_mean, parse, toml_key, toml_lines, within
-from upscale.errors import ConfigError
+from upscale.errors import ConfigError, UsageError
 from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
 from upscale.models.discriminators import DISCRIMINATORS
 from upscale.models.features import EXTRACTORS
@@ -182,14 +182,17 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe that comes with the package, or a TOML file; apply ``overrides`` ``"optim.lr=1e-4"``.
 
     Raises:
-        ConfigError: no such recipe, or a key or value that does not fit.
+        UsageError: no such recipe.
+        ConfigError: a key or value that does not fit.
     """
     path = _SHIPPED / f"{name_or_path}.toml"
     if not path.is_file():
         path = Path(name_or_path)
     if not path.is_file():
         shipped = sorted(p.stem for p in _SHIPPED.glob("*.toml"))
-        raise ConfigError(f"unknown recipe {name_or_path!r}", f"known are {', '.join(shipped)}, or a TOML file")
+        near = did_you_mean(name_or_path, shipped)
+        known = f"known are {', '.join(shipped)}, or a TOML file"
+        raise UsageError(f"unknown recipe {name_or_path!r}", f"{near} {known}" if near else known)
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
