@@ -116,7 +116,7 @@ def test_the_live_view_shows_where_a_run_is(monkeypatch: pytest.MonkeyPatch) -> 
         (["--patience", "2"], 2, "--valid DIR"),
         (["--lr", "none"], 1, "none: no such folder"),
         (["--lr", "valid"], 1, "x2 of GT, 65x60, is 32x30"),
-        (["--features", "no-such-network"], 1, "no-such-network"),
+        (["--features", "no-such-network"], 2, "no-such-network"),
         (["--set", "data.gt_size=20", "--set", "generator.scale=5"], 1, "expected one of 1, 2, 3, 4, 8, got 5"),
         (["--preview", "data/a.png"], 1, "data/a.png: exists"),
     ],

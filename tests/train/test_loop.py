@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,9 @@ def test_validation_measures_and_shows(pictures: Pictures, tmp_path: Path) -> No
     valid.mkdir()
     PILImage.fromarray(picture(41, 53, 5)).save(valid / "v.png")
     events: list[dict[str, Any]] = []
-    pairs = load_pairs(valid, 2)
+    (valid / "broken.png").write_text("no picture")
+    pairs, skipped = load_pairs(valid, 2)
+    assert [text.partition("broken.png: ")[2][:12] for text in skipped] == ["not an image"]
     assert pairs[0].gt.shape == (1, 3, 40, 52)
     result = train(
         recipe(), pictures, pairs, tmp_path / "run", CPU, resume=False, on_event=lambda e: events.append(dict(e))
@@ -199,11 +202,27 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_numbers(pictures: Pictu
         run(recipe("steps=1"), pictures, tmp_path / "none", resume=True)
 
 
+def test_a_run_that_goes_on_with_other_pictures_says_so(pictures: Pictures, tmp_path: Path) -> None:
+    run(recipe("steps=2"), pictures, tmp_path / "run")
+    events: list[dict[str, Any]] = []
+    for digest in (pictures.digest, "another"):
+        train(
+            recipe("steps=2"),
+            replace(pictures, digest=digest),
+            (),
+            tmp_path / "run",
+            CPU,
+            resume=True,
+            on_event=lambda e: events.append(dict(e)),
+        )
+    assert [event["text"] for event in events if "text" in event] == ["goes on with other pictures than before"]
+
+
 def test_a_gradient_that_is_not_finite_is_skipped(pictures: Pictures, tmp_path: Path) -> None:
     numbers = recipe("steps=3", "losses.mse=1e38", "losses.l1=1e38")
     run(numbers, pictures, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["skipped"] == 3
+    assert state["skipped_in_a_row"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in state["generator"].values())
 
 
@@ -235,8 +254,9 @@ def test_folders_without_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     PILImage.fromarray(picture(9, 9)).save(tmp_path / "data" / "small.png")
     with pytest.raises(InputError, match="none of its 1 pictures"):
         open_pictures(tmp_path / "data", 32)
-    with pytest.raises(InputError, match="too small to validate"):
+    with pytest.raises(InputError, match="none of its pictures can be used") as caught:
         load_pairs(tmp_path / "data", 4)
+    assert "small.png: too small to validate x4 on" in str(caught.value.hint)
 
 
 def test_validation_uses_and_leaves_what_batch_norm_learned(pictures: Pictures, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_every_recipe_trains(name: str, pictures: Pictures, extractor_files: dic
         assert expected <= event.keys()
         assert all(np.isfinite(event[term]) for term in expected)
     final = state(tmp_path / "run")
-    assert final["skipped"] == 0
+    assert final["skipped_in_a_row"] == 0
     start = tmp_path / "start"
     run(replace(recipe, steps=1, optim=replace(recipe.optim, lr=1e-30)), pictures, start)
     for part in ("generator", "discriminator"):

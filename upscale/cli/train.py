@@ -61,7 +61,7 @@ def train(
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")
     torch_device = own_device(resolve_device(device))
     folder = out or Path("runs") / Path(recipe).stem
-    pairs = load_pairs(valid, resolved.scale) if valid else []
+    pairs, skipped = load_pairs(valid, resolved.scale) if valid else ([], [])
     named = dict(zip(("features", "lpips"), distances(features, lpips), strict=True))
     measured = {name: distance for name, distance in named.items() if distance is not None}
     with console.progress(quiet=False) as bars:
@@ -72,8 +72,8 @@ def train(
 
         edge = crop_size(resolved.data.gt_size, resolved.scale)
         pictures = open_pairs(data, lr, resolved, read) if lr else open_pictures(data, edge, read)
-    for skipped in pictures.skipped:
-        console.notice(f"skipped {skipped}")
+    for text in (*skipped, *pictures.skipped):
+        console.notice(f"skipped {text}")
     if preview is not None:
         batches = Batches(pictures, resolved)
         batches_sheet(preview, [batches.batch(step) for step in range(max(1, 8 // resolved.data.batch_size))])

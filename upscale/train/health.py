@@ -54,7 +54,7 @@ def roll_back(state: TrainState, recipe: Recipe, out: Path, device: torch.device
         )
     saved = load_state(recipe, out, device) if (out / "state.pt").is_file() else fresh(recipe, device)
     saved.rollbacks, saved.rate = state.rollbacks + 1, state.rate * SLOWER
-    saved.skipped, saved.parts = state.skipped, state.parts
+    saved.parts, saved.data = state.parts, state.data
     return saved
 
 

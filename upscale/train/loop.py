@@ -80,6 +80,9 @@ def train(
             log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
             if state.anew:
                 log(_remark(state, f"{recipe.init} has other shapes: {', '.join(state.anew)} begin anew"))
+            if state.data not in ("", pictures.digest):
+                log(_remark(state, "goes on with other pictures than before"))
+            state.data = pictures.digest
             began, done = time.perf_counter(), 0
             stop = None
             while state.step < recipe.steps and stop is None and not ranks.anyone(bool(interrupted)):

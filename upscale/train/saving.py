@@ -21,8 +21,8 @@ from upscale.train.recipe import Recipe, load_recipe, to_toml
 from upscale.train.start import assemble, hold
 from upscale.train.step import TrainState
 
-COUNTS = ("step", "skipped", "skipped_in_a_row", "best", "best_step", "parts", "rate", "rollbacks")
-"""What of TrainState are plain numbers."""
+PLAIN = ("step", "data", "skipped_in_a_row", "best", "best_step", "parts", "rate", "rollbacks")
+"""What of TrainState are numbers and text."""
 
 
 def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
@@ -48,7 +48,7 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
         if state.discriminator is not None and state.optimizer_d is not None:
             state.discriminator.load_state_dict(saved["discriminator"])
             state.optimizer_d.load_state_dict(saved["optimizer_d"])
-        for name in COUNTS:  # a run of an earlier version has fewer
+        for name in PLAIN:  # a run of an earlier version has fewer
             setattr(state, name, type(getattr(state, name))(saved.get(name, getattr(state, name))))
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
         networks = sorted(out.glob("generator-*.safetensors"))
@@ -64,7 +64,7 @@ def save_state(state: TrainState, out: Path) -> None:
         DiskFull: no room; what was saved before is as it was.
     """
     content = {
-        **{name: getattr(state, name) for name in COUNTS},
+        **{name: getattr(state, name) for name in PLAIN},
         "generator": state.generator.state_dict(),
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),

@@ -31,11 +31,11 @@ class TrainState:
     optimizer: Optimizer
     discriminator: Discriminator | None = None
     optimizer_d: Optimizer | None = None
+    data: str = ""
+    """The digest of the pictures that it was trained on."""
     best: float = float("-inf")
     """The highest PSNR that a validation gave, in dB, and the step at which it did."""
     best_step: int = 0
-    skipped: int = 0
-    """Updates left out because the generator's gradient was not finite."""
     skipped_in_a_row: int = 0
     """Updates of either network left out since the last that was done."""
     parts: int = 1
@@ -102,8 +102,6 @@ def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[st
     finite = bool(torch.isfinite(norm))
     if finite:
         state.ema.update_parameters(state.generator)
-    else:
-        state.skipped += 1
     terms["gradient"] = norm
 
     if discriminator is not None and gan is not None and state.optimizer_d is not None:

@@ -33,16 +33,29 @@ class Pair:
     gt: Tensor  # [1, 3, s*h, s*w]
 
 
-def load_pairs(folder: Path, scale: int) -> list[Pair]:
-    """Read the pictures of ``folder``, cut to a multiple of ``scale``, and reduce them bicubic."""
-    pairs = []
+def load_pairs(folder: Path, scale: int) -> tuple[list[Pair], list[str]]:
+    """Read the pictures of ``folder``, cut to a multiple of ``scale``, and reduce them bicubic.
+
+    Returns them and what could not be used, and why.
+
+    Raises:
+        InputError: no picture can be used.
+    """
+    pairs, skipped = [], []
     for path in find_pictures(folder):
-        gt = to_tensor(read_image(path).pixels)[None].double()
+        try:
+            gt = to_tensor(read_image(path).pixels)[None].double()
+        except InputError as error:
+            skipped.append(error.message)
+            continue
         gt = gt[..., : gt.shape[-2] // scale * scale, : gt.shape[-1] // scale * scale]
         if min(gt.shape[-2:]) < 16 * scale:
-            raise InputError(f"{path}: too small to validate x{scale} on", f"remove it from {folder}")
+            skipped.append(f"{path}: too small to validate x{scale} on")
+            continue
         pairs.append(Pair(path.name, degrade(gt, scale).float(), gt))
-    return pairs
+    if not pairs:
+        raise InputError(f"{folder}: none of its pictures can be used", f"the first: {skipped[0]}")
+    return pairs, skipped
 
 
 @torch.inference_mode()
