@@ -156,6 +156,19 @@ class Catalog:
         self.stages(model)
         raise UsageError("--strength: only a single network has a sibling", "write the shares yourself")
 
+    def networks(self, model: str) -> list[WeightsEntry]:
+        """Return all networks that ``model`` is made of."""
+        return [entry for stage in self.stages(model) for part in stage for entry in part.entries]
+
+    def scales(self, model: str) -> set[int]:
+        """Return the scales of ``model`` in a single pass, as far as they are known without its files."""
+        stages = self.stages(model)
+        if len(stages) == 1:
+            found = {entry.scale for part in stages[0] for entry in part.entries}
+        else:
+            found = {self.scale(model)}
+        return {scale for scale in found if scale is not None}
+
     def scale(self, model: str) -> int | None:
         """Return the largest scale of ``model`` in a single pass; None where only the files tell."""
         product = 1

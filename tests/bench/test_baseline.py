@@ -48,7 +48,13 @@ TIMINGS = [
     )
     for size in (96, 136, 192, 272)
 ]
-ABOUT = {"protocol": "y", "data": {"set": {"pictures": 5, "sha256": "0"}}, "device": "cpu (2 threads, AVX512)"}
+ABOUT = {
+    "protocol": "y",
+    "data": {"set": {"pictures": 5, "sha256": "0"}},
+    "scales": [4],
+    "models": {"net": []},
+    "device": "cpu (2 threads, AVX512)",
+}
 
 
 def result(psnr: float = 30.0, ssim: float = 0.85, slower: np.ndarray[Any, Any] | float = 1.0, **about: Any) -> Result:
@@ -103,7 +109,9 @@ def test_what_does_not_compare_is_refused() -> None:
     with pytest.raises(InputError, match="timed on cpu"):
         compare(result(device="cuda (H200)"), saved(result()), "base.json")
     with pytest.raises(InputError, match="has set x4 net, this run has not"):
-        compare(replace(result(), summaries=[]), saved(result()), "base.json")
+        compare(result(models={"other": []}), saved(result()), "base.json")
+    with pytest.raises(InputError, match="has set x4 net, this run has not"):
+        compare(result(scales=[2, 3]), saved(result()), "base.json")
     with pytest.raises(InputError, match="at 272 pixels in fp32, tile 384, this run has not"):
         compare(replace(result(), timings=TIMINGS[:3]), saved(result()), "base.json")
     failed = replace(result(), summaries=[replace(SUMMARY, means={"psnr": None, "ssim": None}, failed=1)])

@@ -156,7 +156,7 @@ def test_files_are_written_and_carry_the_protocol(folder: Path, tmp_path: Path) 
 
 
 def test_baseline_passes_equal_runs_and_stops_a_regression(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("bench", folder, "-m", "lanczos", "-x", 2)
     assert call(*command, "--json") == 0
@@ -167,10 +167,24 @@ def test_baseline_passes_equal_runs_and_stops_a_regression(
     assert "kept " in capsys.readouterr().err
 
     earlier = json.loads(text.strip().splitlines()[-1])
+    with monkeypatch.context() as patched:
+        patched.setattr("upscale.bench.quality.run", None)  # what cannot be compared is told before any measuring
+        assert call("bench", folder, "-m", "bicubic", "-x", 2, "--baseline", path) == 1
+    assert "has hr x2 lanczos, this run has not" in capsys.readouterr().err
+
     earlier["summaries"][0]["means"]["psnr"] += 0.05
     path.write_text(json.dumps(earlier), encoding="utf-8")
     assert call(*command, "--baseline", path) == 1
     assert "worse  hr x2 lanczos psnr" in capsys.readouterr().err
+
+
+def test_blends_and_sequences_are_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blend = "compact-x2:0.5,compact-x2:0.5"
+    assert call("bench", folder, "-m", blend, "-m", "compact-x2", "-m", "bicubic+compact-x2", "--json") == 0
+    found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    means = {row["model"]: row["means"]["psnr"] for row in found["summaries"] if row["scale"] == 2}
+    assert means[blend] == pytest.approx(means["compact-x2"], abs=0.01) != means["bicubic+compact-x2"]
+    assert [len(hashes) for hashes in found["about"]["models"].values()] == [2, 1, 1]
 
 
 def test_a_failed_picture_ends_with_exit_code_1_and_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

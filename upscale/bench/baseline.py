@@ -28,19 +28,39 @@ class Difference:
     regressed: bool
 
 
+def check(about: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> None:
+    """Find before a run ``about`` these settings that it cannot be compared with ``baseline``, read from ``name``.
+
+    Raises:
+        InputError: another protocol or other pictures, or something that the baseline has and the run will not have: a
+            gate that compares nothing would always be open.
+    """
+    for key in ("protocol", "data"):
+        if baseline["about"].get(key) != about[key]:
+            raise InputError(
+                f"{name}: made with another {key}: {baseline['about'].get(key)}, now {about[key]}",
+                "compare equal runs, or make a new baseline with --json",
+            )
+    for then in baseline["summaries"]:
+        missing = [
+            then[key]
+            for key, there in (("dataset", "data"), ("scale", "scales"), ("model", "models"))
+            if then[key] not in about[there]
+        ]
+        if missing:
+            raise InputError(
+                f"{name}: has {then['dataset']} x{then['scale']} {then['model']}, this run has not",
+                "measure the same networks and scales",
+            )
+
+
 def compare(result: Result, baseline: Mapping[str, Any], name: str) -> list[Difference]:
     """Return how ``result`` differs from ``baseline``, a result read from the file ``name``.
 
     Raises:
-        InputError: another protocol or other pictures, or something that the baseline has and this run has not: a gate
-            that compares nothing would always be open.
+        InputError: they cannot be compared, or the run gave no figure that the baseline has.
     """
-    for key in ("protocol", "data"):
-        if baseline["about"].get(key) != result.about[key]:
-            raise InputError(
-                f"{name}: made with another {key}: {baseline['about'].get(key)}, now {result.about[key]}",
-                "compare equal runs, or make a new baseline with --json",
-            )
+    check(result.about, baseline, name)
     differences = _quality(result, baseline, name)
     if result.timings and baseline["timings"]:
         differences += _speed(result, baseline, name)
@@ -53,8 +73,6 @@ def _quality(result: Result, baseline: Mapping[str, Any], name: str) -> list[Dif
     for then in baseline["summaries"]:
         key = (then["dataset"], then["scale"], then["model"])
         what = f"{key[0]} x{key[1]} {key[2]}"
-        if key not in now:
-            raise InputError(f"{name}: has {what}, this run has not", "measure the same networks and scales")
         for metric, tolerance in TOLERANCES.items():
             before, after = then["means"].get(metric), now[key].get(metric)
             if before is None:

@@ -80,7 +80,7 @@ def about(
 
 def _hashes(model: str) -> list[str]:
     """Return the sha256 of each file of ``model``; none for an interpolation."""
-    paths = [store.locate(entry) for entry in known().find(model)]
+    paths = [store.locate(entry) for entry in known().networks(model)]
     return [store.sha256(path) for path in paths if path is not None]
 
 

@@ -77,11 +77,12 @@ def bench(
 
     catalog = known()
     names = model or _carried(shipped())
-    entries = [entry for name in names for entry in catalog.find(name)]  # a slip is answered before torch is imported
+    native = {scale for name in names for scale in catalog.scales(name)}  # a slip is answered before torch is imported
     folders, scales = _split(data or [], scale or [])
-    scales = scales or sorted({entry.scale for entry in entries if entry.scale}) or [4]
+    scales = scales or sorted(native) or [4]
 
     from upscale.bench import quality
+    from upscale.bench.baseline import check
     from upscale.bench.result import Result, about, as_json, read_result, write_csv, write_text
     from upscale.bench.sets import open_sets
     from upscale.images import is_picture
@@ -103,6 +104,8 @@ def bench(
     if len(upscalers) < len(names):
         raise UsageError(f"--model: two of {', '.join(names)} have one name", "rename one of the files")
     made = about(upscalers, names, sets, chosen, scales)
+    if earlier is not None:
+        check(made, earlier, str(baseline))
     rows, crops = [], []
     with console.progress(quiet=json) as bars:
         pictures = sum(len(dataset.pictures) for dataset in sets)

@@ -25,8 +25,7 @@ def prepare(model: str, *, offline: bool = False, quiet: bool = False) -> None:
     """Fetch what ``model`` needs, with a bar for the bytes, and say what the user should know before the first use."""
     from upscale.catalog import known
 
-    stages = known().stages(model)
-    _fetch((entry for stage in stages for part in stage for entry in part.entries), offline=offline, quiet=quiet)
+    _fetch(known().networks(model), offline=offline, quiet=quiet)
 
 
 def _fetch(entries: Iterable[WeightsEntry], *, offline: bool = False, quiet: bool = False) -> None:

@@ -334,9 +334,7 @@ def settings_for(
     from upscale.catalog import known
     from upscale.images import Provenance
 
-    stages = known().stages(model)
-    entries = [entry for stage in stages for part in stage for entry in part.entries]
-    paths = ((entry, store.locate(entry)) for entry in entries)
+    paths = ((entry, store.locate(entry)) for entry in known().networks(model))
     weights = tuple(entry.sha256 or store.sha256(path) for entry, path in paths if path is not None)
     dials = " tta" * tta + " faithful" * faithful
     made = Provenance(
