@@ -52,7 +52,7 @@ def test_templates(tmp_path: Path, template: str, target: Target, name: str) -> 
     assert job.output == tmp_path / "out" / name
 
 
-@pytest.mark.parametrize("template", ["{what}", "{stem", "{0}", "sub/{stem}", "..", "{stem.x}"])
+@pytest.mark.parametrize("template", ["{what}", "{stem", "{0}", "sub/{stem}", "..", "{stem.x}", "{stem.__class__}"])
 def test_impossible_templates(template: str) -> None:
     with pytest.raises(UsageError, match="--name"):
         Naming(template=template)

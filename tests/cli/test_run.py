@@ -161,7 +161,7 @@ def test_what_the_system_refuses_is_one_line(run: Callable[..., Outcome], capsys
     code, _, err = run("a" * 300 + ".png", "-x", "2")
     assert (code, err.count("error: ")) == (1, 1)
     with pytest.raises(SystemExit) as caught:
-        main(["models", "export", "compact-x4", "-o", "nowhere/x.safetensors"])
+        main(["models", "export", "compact-x4", "-o", "a" * 300 + ".safetensors"])
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith("error: ")
 

@@ -67,10 +67,10 @@ def test_new_pictures_are_picked_up_when_complete_and_done_once(tmp_path: Path) 
 
 
 @contextmanager
-def watching(folder: Path) -> Iterator[tuple[IO[str], IO[str]]]:
+def watching(folder: Path, *options: str) -> Iterator[tuple[IO[str], IO[str]]]:
     """Watch ``folder``, with ``out`` beside it, until the block ends; yield the program's output and errors."""
     command = [sys.executable, "-m", "upscale", "watch", str(folder), "-o", str(folder.with_name("out"))]
-    command += ["-m", "bicubic", "-x", "2", "--interval", "0.2"]
+    command += ["-m", "bicubic", "--interval", "0.2", *(options or ("-x", "2"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -107,6 +107,17 @@ def test_a_folder_that_is_away_for_a_while_is_watched_when_it_is_back(tmp_path: 
         PILImage.fromarray(picture(8, 8)).save(away / "a.png")
         away.rename(folder)
         assert results.readline().strip().endswith("a.png")
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_it_has_the_options_of_a_single_run(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    PILImage.fromarray(picture(8, 10)).save(folder / "a.png")
+    with watching(folder, "--long", "25", "-f", "webp", "--suffix", "{model}", "--strip") as (results, _):
+        assert Path(results.readline().strip()).name == "a_{model}.webp"
+    with PILImage.open(tmp_path / "out" / "a_{model}.webp") as result:
+        assert (result.size, "xmp" in result.info) == ((25, 20), False)
 
 
 @pytest.mark.parametrize("output", ["in", "there.txt", "new.png"])

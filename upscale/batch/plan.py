@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from string import Formatter
 from typing import NamedTuple, TypeVar
 
 from upscale.batch.journal import Journal
@@ -75,8 +76,11 @@ class Naming:
             raise UsageError(f"--format {self.suffix[1:]}: cannot be written", f"supported are {names}")
         if self.template is not None:
             try:
+                unknown = {field for _, field, _, _ in Formatter().parse(self.template)} - {None, *self.FIELDS}
+                if unknown:
+                    raise ValueError(f"no field {{{min(map(str, unknown))}}}")
                 name = self._fill(self.template, dict.fromkeys(self.FIELDS, "x"))
-            except (KeyError, IndexError, ValueError, AttributeError) as error:
+            except (ValueError, KeyError) as error:
                 fields = " ".join(f"{{{field}}}" for field in self.FIELDS)
                 raise UsageError(f"--name {self.template!r}: {error}", f"its fields are {fields}") from error
             if Path(name).name != name or name in (".", ".."):

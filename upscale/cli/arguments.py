@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from upscale.errors import InputError, OutputExists, UsageError
 from upscale.options import Measure, Target, Tiling
 
 if TYPE_CHECKING:
+    from upscale.batch.plan import Naming
     from upscale.batch.team import Team
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -20,9 +20,9 @@ Force = Annotated[bool, typer.Option("--force", help="Replace files that exist."
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print how each picture was done.")]
 
 
-def parse_target(sizes: Mapping[Measure, str | None]) -> Target | None:
-    """Read the one size that is given, None if none is."""
-    given = [(measure, text) for measure, text in sizes.items() if text is not None]
+def parse_target(*sizes: str | None) -> Target | None:
+    """Read the one of ``sizes``, in the order of ``Measure``, that is given; None if none is."""
+    given = [(measure, text) for measure, text in zip(Measure, sizes, strict=False) if text is not None]
     if not given:
         return None
     if len(given) > 1:
@@ -61,18 +61,24 @@ def tiling_of(size: int | None, overlap: int | None = None) -> Tiling:
         raise UsageError(f"{options}: {error}", f"leave {them} out: the program chooses well") from error
 
 
-def template_of(name: str | None, suffix: str | None) -> str | None:
-    """Return the template of results' names that --name or --suffix asks for."""
+def naming_of(name: str | None, suffix: str | None, format_: str | None, model: str) -> Naming:
+    """Return how results of ``model`` are called, by --name or --suffix, and --format."""
+    from upscale.batch.plan import Naming
+
     if name is not None and suffix is not None:
         raise UsageError("--name and --suffix: each names the results", "give one of them")
-    if suffix is None:
-        return name
-    plain = suffix.replace("{", "{{").replace("}", "}}")
-    return f"{{stem}}_{plain}{{ext}}" if suffix else "{stem}{ext}"
+    if suffix is not None:
+        plain = suffix.replace("{", "{{").replace("}", "}}")
+        name = f"{{stem}}_{plain}{{ext}}" if suffix else "{stem}{ext}"
+    ext = None if format_ in (None, "auto") else "." + str(format_).lower().removeprefix(".")
+    return Naming(template=name, suffix=ext, model=model)
 
 
-def colour_of(text: str) -> tuple[int, int, int]:
+def colour_of(text: str | None) -> tuple[int, int, int] | None:
     """Read --background."""
+    if text is None:
+        return None
+
     from PIL import ImageColor
 
     try:

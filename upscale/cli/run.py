@@ -13,14 +13,15 @@ import typer
 
 from upscale import __version__
 from upscale.cli import console
+from upscale.cli import picture_options as opt
 from upscale.cli.arguments import (
     Offline,
     Verbose,
     colour_of,
     devices_for,
     listed_in,
+    naming_of,
     parse_target,
-    template_of,
     tile_size,
     tiling_of,
     writers_of,
@@ -29,7 +30,7 @@ from upscale.cli.models import prepare
 from upscale.cli.report import Report, show_plan
 from upscale.cli.streams import Streams
 from upscale.errors import DiskFull, UsageError
-from upscale.options import Measure, Precision, Target
+from upscale.options import Precision, Target
 
 if TYPE_CHECKING:
     from upscale.batch.plan import Job, Refused
@@ -43,11 +44,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _size_option(measure: Measure, metavar: str, help_: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(f"--{measure}", metavar=metavar, help=help_, rich_help_panel="Size")
-    return option
-
-
 def run(
     inputs: Annotated[
         list[str] | None,
@@ -55,120 +51,37 @@ def run(
             metavar="INPUTS", help="Pictures, folders (with all below them) or patterns; - is standard input."
         ),
     ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            "--scale",
-            "-x",
-            "-s",
-            "--outscale",
-            metavar="N",
-            help="Factor, 1 to 32, fractions too; default: the model's.",
-            rich_help_panel="Size",
-        ),
-    ] = None,
-    width: Annotated[str | None, _size_option(Measure.WIDTH, "N", "Width in pixels.")] = None,
-    height: Annotated[str | None, _size_option(Measure.HEIGHT, "N", "Height in pixels.")] = None,
-    long: Annotated[str | None, _size_option(Measure.LONG, "N", "Longer side in pixels.")] = None,
-    short: Annotated[str | None, _size_option(Measure.SHORT, "N", "Shorter side in pixels.")] = None,
-    megapixels: Annotated[str | None, _size_option(Measure.MEGAPIXELS, "N", "Area; fractions too.")] = None,
-    fit: Annotated[str | None, _size_option(Measure.FIT, "WxH", "As large as fits into this box.")] = None,
-    at_least: Annotated[str | None, _size_option(Measure.AT_LEAST, "WxH", "As small as covers this box.")] = None,
-    skip_large: Annotated[
-        bool,
-        typer.Option(
-            "--skip-large",
-            help="Leave out pictures that have the size already; otherwise they are copied.",
-            rich_help_panel="Size",
-        ),
-    ] = False,
+    scale: opt.Scale = None,
+    width: opt.Width = None,
+    height: opt.Height = None,
+    long: opt.Long = None,
+    short: opt.Short = None,
+    megapixels: opt.Megapixels = None,
+    fit: opt.Fit = None,
+    at_least: opt.AtLeast = None,
+    skip_large: opt.SkipLarge = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File or folder, - for standard output; default: beside the input."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network; also a+b, or a:0.7,b:0.3."),
-    ] = "compact",
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            "--strength",
-            "--denoise",
-            "--denoise_strength",
-            "-dn",
-            min=0,
-            max=1,
-            help="How much to restore: 1 as the network does, 0 as its faithful sibling.",
-        ),
-    ] = None,
-    tta: Annotated[
-        bool, typer.Option("--tta", help="Mean over eight orientations: slightly better, 8x slower.")
-    ] = False,
-    faithful: Annotated[
-        bool, typer.Option("--faithful", help="Change results until they reduce to their source.")
-    ] = False,
+    model: opt.Model = "compact",
+    strength: opt.Strength = None,
+    tta: opt.Tta = False,
+    faithful: opt.Faithful = False,
     offline: Offline = False,
-    tile: Annotated[
-        str,
-        typer.Option("--tile", "-t", metavar="N|auto", help="Edge of a tile in input pixels, 64 or more."),
-    ] = "auto",
-    overlap: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Pixels that tiles share; default: what the network needs."),
-    ] = None,
+    tile: opt.Tile = "auto",
+    overlap: opt.Overlap = None,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; all, or several: cuda:0,cuda:1.")
     ] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Number format of the network.")] = Precision.AUTO,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            "-f",
-            "--ext",
-            metavar="EXT",
-            help="Write this format; default: the input's.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=100, help="Lossy quality of JPEG, WebP and AVIF; default: 95 for JPEG.", rich_help_panel="Files"
-        ),
-    ] = None,
-    background: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLOUR",
-            help="Behind transparent pixels where the format has none: white, #ff8800.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
-    strip: Annotated[
-        bool, typer.Option("--strip", help="Keep no metadata but the colour profile.", rich_help_panel="Files")
-    ] = False,
-    provenance: Annotated[
-        bool,
-        typer.Option(
-            "--provenance/--no-provenance",
-            help="Note in the results' XMP how they were made.",
-            rich_help_panel="Files",
-        ),
-    ] = True,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEMPLATE",
-            help="Name of results: {stem} {scale} {ext} {model} {width} {height}.",
-            rich_help_panel="Files",
-        ),
-    ] = None,
-    suffix: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help='The same as --name "{stem}_TEXT{ext}".', rich_help_panel="Files"),
-    ] = None,
+    precision: opt.NumberFormat = Precision.AUTO,
+    format_: opt.Format = None,
+    quality: opt.Quality = None,
+    background: opt.Background = None,
+    strip: opt.Strip = False,
+    provenance: opt.Provenance = True,
+    name: opt.Name = None,
+    suffix: opt.Suffix = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace results that exist.", rich_help_panel="Files")
     ] = False,
@@ -201,32 +114,17 @@ def run(
     gpu: Annotated[str | None, typer.Option("--gpu-id", "-g", hidden=True)] = None,
 ) -> None:
     """Enlarge pictures."""
-    from upscale.batch.plan import Naming, plan
+    from upscale.batch.plan import plan
     from upscale.batch.team import Team
     from upscale.catalog import known
 
-    sizes = {
-        Measure.SCALE: scale,
-        Measure.WIDTH: width,
-        Measure.HEIGHT: height,
-        Measure.LONG: long,
-        Measure.SHORT: short,
-        Measure.MEGAPIXELS: megapixels,
-        Measure.FIT: fit,
-        Measure.AT_LEAST: at_least,
-    }
-    wanted = parse_target(sizes)
-    chosen = model
+    wanted = parse_target(scale, width, height, long, short, megapixels, fit, at_least)
+    naming = naming_of(name, suffix, format_, model)
     if strength is not None:
         model = known().mixed(model, strength)
     native = known().scale(model)  # before torch is imported: a slip in a name is answered at once
     tiling = tiling_of(tile_size(tile), overlap)
-    naming = Naming(
-        template=template_of(name, suffix),
-        suffix=None if format_ in (None, "auto") else "." + str(format_).lower().removeprefix("."),
-        model=chosen,
-    )
-    behind = None if background is None else colour_of(background)
+    behind = colour_of(background)
     writers = writers_of(jobs_)
     given = [*(inputs or ()), *(input_ or ()), *listed_in(list_)]
     if not given:

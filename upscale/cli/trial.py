@@ -13,7 +13,7 @@ from upscale.cli import console
 from upscale.cli.arguments import Device, Force, Offline, check_outputs, parse_target
 from upscale.cli.models import prepare
 from upscale.errors import UsageError
-from upscale.options import Measure, Target
+from upscale.options import Target
 
 if TYPE_CHECKING:
     from upscale.catalog import Catalog
@@ -43,7 +43,7 @@ def try_(
     from upscale.catalog import known
     from upscale.images import read_image
 
-    target = parse_target({Measure.SCALE: scale}) or Target.parse(scale)
+    target = parse_target(scale) or Target.parse(scale)
     names = list(dict.fromkeys(model or _here(known())))
     for name in names:  # a slip is answered before torch is imported
         known().stages(name)

@@ -13,28 +13,53 @@ from typing import Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Device, Offline, Verbose, parse_target
+from upscale.cli import picture_options as opt
+from upscale.cli.arguments import (
+    Device,
+    Offline,
+    Verbose,
+    colour_of,
+    naming_of,
+    parse_target,
+    tile_size,
+    tiling_of,
+)
 from upscale.cli.models import prepare
 from upscale.cli.report import Report
 from upscale.cli.run import settings_for
 from upscale.errors import UpscaleError, UsageError
 from upscale.files import check_folder
-from upscale.options import Measure
+from upscale.options import Precision
 
 
 def watch(
     folder: Annotated[Path, typer.Argument(help="Folder to watch, with all its subfolders.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")],
-    scale: Annotated[
-        str | None, typer.Option("--scale", "-x", "-s", metavar="N", help="Factor; default: the model's.")
-    ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network.")] = "compact",
+    scale: opt.Scale = None,
+    width: opt.Width = None,
+    height: opt.Height = None,
+    long: opt.Long = None,
+    short: opt.Short = None,
+    megapixels: opt.Megapixels = None,
+    fit: opt.Fit = None,
+    at_least: opt.AtLeast = None,
+    skip_large: opt.SkipLarge = False,
+    model: opt.Model = "compact",
+    strength: opt.Strength = None,
+    tta: opt.Tta = False,
+    faithful: opt.Faithful = False,
     offline: Offline = False,
+    tile: opt.Tile = "auto",
+    overlap: opt.Overlap = None,
     device: Device = "auto",
-    format_: Annotated[
-        str | None, typer.Option("--format", "-f", metavar="EXT", help="Write this format; default: the input's.")
-    ] = None,
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Lossy quality.")] = None,
+    precision: opt.NumberFormat = Precision.AUTO,
+    format_: opt.Format = None,
+    quality: opt.Quality = None,
+    background: opt.Background = None,
+    strip: opt.Strip = False,
+    provenance: opt.Provenance = True,
+    name: opt.Name = None,
+    suffix: opt.Suffix = None,
     interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between looks.")] = 2.0,
     verbose: Verbose = False,
 ) -> None:
@@ -45,19 +70,37 @@ def watch(
     """
     from upscale.batch import pipeline
     from upscale.batch.journal import output_state
-    from upscale.batch.plan import Naming, pictures, plan
+    from upscale.batch.plan import pictures, plan
+    from upscale.catalog import known
     from upscale.images import is_picture
     from upscale.loading import load
 
     check_folder(folder)
     if output.is_file() or output.resolve() == folder.resolve() or (is_picture(output) and not output.is_dir()):
         raise UsageError(f"{output}: is not a folder of results", "name another --output")
-    wanted = parse_target({Measure.SCALE: scale})
-    naming = Naming(suffix=None if format_ is None else "." + format_.lower().removeprefix("."), model=model)
+    wanted = parse_target(scale, width, height, long, short, megapixels, fit, at_least)
+    naming = naming_of(name, suffix, format_, model)
+    if strength is not None:
+        model = known().mixed(model, strength)
+    tiling = tiling_of(tile_size(tile), overlap)
+    behind = colour_of(background)
     prepare(model, offline=offline)
-    upscaler = load(model, device=device, offline=offline)
+    upscaler = load(
+        model, device=device, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline
+    )
     target = wanted or upscaler.native
-    settings = settings_for(model, upscaler, target, quality=quality)
+    settings = settings_for(
+        model,
+        upscaler,
+        target,
+        quality=quality,
+        background=behind,
+        strip=strip,
+        provenance=provenance,
+        skip_large=skip_large,
+        tta=tta,
+        faithful=faithful,
+    )
     console.err.print(f"watching {folder}; Ctrl-C ends", markup=False)
     before: dict[Path, tuple[int, ...]] = {}
     handled: dict[Path, tuple[int, ...]] = {}
