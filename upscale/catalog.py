@@ -62,14 +62,14 @@ class WeightsEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BlendPart:
     """One network of a blend: its scales, if it is a family, and its share."""
 
     entries: tuple[WeightsEntry, ...]
     share: float = 1.0
 
 
-Stage = tuple[Part, ...]
+Blend = tuple[BlendPart, ...]
 """Networks of one architecture whose weights are averaged."""
 
 
@@ -119,7 +119,7 @@ class Catalog:
         near = did_you_mean(model.lower().replace("_", "-"), self.names)  # as RealESRGAN_x4plus is written elsewhere
         raise UnknownWeights(f"unknown model {model!r}", f"{near} {known_hint}" if near else known_hint)
 
-    def stages(self, model: str) -> list[Stage]:
+    def stages(self, model: str) -> list[Blend]:
         """Return what ``model`` means: networks one after the other, ``a+b``, each a blend, ``a:0.7,b:0.3``.
 
         Raises:
@@ -134,7 +134,7 @@ class Catalog:
         for stage in stages:
             if abs(sum(share for _, share in stage) - 1) > 1e-3:
                 raise ConfigError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
-        return [tuple(Part(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
+        return [tuple(BlendPart(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
 
     def mixed(self, model: str, share: float) -> str:
         """Return the blend of ``share`` of the stronger of ``model`` and its sibling with the rest of the milder.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from upscale import store
-from upscale.catalog import DEFAULT_MODEL, Stage, WeightsEntry, known
+from upscale.catalog import DEFAULT_MODEL, Blend, WeightsEntry, known
 from upscale.checkpoint import describe, load_generator
 from upscale.device import resolve_device, resolve_precision
 from upscale.engine import Upscaler
@@ -37,7 +37,7 @@ def load(
         DeviceUnavailable: the device is not there.
     """
     torch_device = resolve_device(device)
-    stages = [load_stage(stage, offline=offline) for stage in known().stages(model)]
+    stages = [load_blend(stage, offline=offline) for stage in known().stages(model)]
     *first, last = [[generator.folded() for generator in family] for family in stages]
     if first:  # of a family in front, the largest scale
         before = [max(family, key=lambda generator: generator.scale) for family in first]
@@ -47,31 +47,31 @@ def load(
     return Upscaler(generators, torch_device, precision, tiling or Tiling(), faithful=faithful)
 
 
-def load_stage(stage: Stage, *, offline: bool = False) -> Sequence[Generator]:
-    """Return the networks of a family, one for each scale that all parts of ``stage`` have, averaged by their shares.
+def load_blend(blend: Blend, *, offline: bool = False) -> Sequence[Generator]:
+    """Return the networks of a family, one for each scale that all parts of ``blend`` have, averaged by their shares.
 
     Raises:
         UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: a network cannot be had, or is not
             built like the one that it is to be averaged with.
     """
-    families = [[_load_entry(entry, offline) for entry in part.entries] for part in stage]
-    if len(stage) == 1:
+    families = [[_load_entry(entry, offline) for entry in part.entries] for part in blend]
+    if len(blend) == 1:
         return families[0]
     blended = []
     for generator in families[0]:
         alike = [next((g for g in family if describe(g) == describe(generator)), None) for family in families]
-        parts = [(g, part.share) for g, part in zip(alike, stage, strict=True) if g is not None]
-        if len(parts) == len(stage):  # else a scale that not all have
-            blended.append(_blend(parts))
+        parts = [(g, part.share) for g, part in zip(alike, blend, strict=True) if g is not None]
+        if len(parts) == len(blend):  # else a scale that not all have
+            blended.append(_mean(parts))
     if not blended:
         raise IncompatibleCheckpoint(
-            f"{', '.join(part.entries[0].name for part in stage)}: not built alike, so no blend of them",
+            f"{', '.join(part.entries[0].name for part in blend)}: not built alike, so no blend of them",
             "run them one after the other: a+b",
         )
     return blended
 
 
-def _blend(parts: Sequence[tuple[Generator, float]]) -> Generator:
+def _mean(parts: Sequence[tuple[Generator, float]]) -> Generator:
     """Return the first of ``parts`` with the mean of the weights of all, by their shares."""
     first = parts[0][0]
     states = [(generator.state_dict(), share) for generator, share in parts]

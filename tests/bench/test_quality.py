@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from upscale.bench.published import table
-from upscale.bench.quality import Comparison, Row, Summary, measures, run, summarise
+from upscale.bench.quality import Comparison, Row, Summary, quantities, run, summarise
 from upscale.bench.sets import CARRIED, ROOT_VARIABLE, DataSet, open_case, open_sets, reduce
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import InputError, NonFiniteOutput
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def measure(upscalers: Mapping[str, Upscaler], sets: list[DataSet], scale: int) -> tuple[list[Row], list[Summary]]:
-    found = run(upscalers, sets, [scale], PROTOCOLS["y"], measures())
+    found = run(upscalers, sets, [scale], PROTOCOLS["y"], quantities())
     rows = [row for rows, _ in found for row in rows]
     return rows, summarise(rows, PROTOCOLS["y"])
 
@@ -63,8 +63,8 @@ def test_metrics_without_weights_say_so_and_stay_empty(folder: Path) -> None:
     assert rows[0].values["lpips"] is None
     assert rows[0].reasons["lpips"] == "no weights"
     assert summary.means["lpips"] is None
-    assert "no weights" in measures()["lpips"].meaning
-    assert "not LPIPS" in measures()["features"].meaning
+    assert "no weights" in quantities()["lpips"].meaning
+    assert "not LPIPS" in quantities()["features"].meaning
 
 
 def test_a_picture_too_small_for_ssim_keeps_its_psnr_and_takes_the_mean_of_ssim_away(folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_picture_too_small_for_ssim_keeps_its_psnr_and_takes_the_mean_of_ssim_
 
 
 def test_what_training_logs_is_the_same_metric_in_the_bench() -> None:
-    table = measures()
+    table = quantities()
     gt, sr = torch.rand(2, 1, 1, 24, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     seen = Comparison(sr=sr, gt=gt, lr=gt, reduced=sr, compared_sr=sr, compared_gt=gt)
     for name, metric in METRICS.items():
@@ -198,7 +198,7 @@ def test_equal_pictures_have_infinite_psnr_and_do_not_break_the_mean(tmp_path: P
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", ["Set5", "Set14"])
 def test_bicubic_agrees_with_the_published_table(name: str, scale: int) -> None:
-    psnr_and_ssim = {key: row for key, row in measures().items() if key in ("psnr", "ssim")}
+    psnr_and_ssim = {key: row for key, row in quantities().items() if key in ("psnr", "ssim")}
     found = run({"bicubic": load("bicubic")}, open_sets([name], None, [scale]), [scale], PROTOCOLS["y"], psnr_and_ssim)
     (summary,) = summarise([row for rows, _ in found for row in rows], PROTOCOLS["y"])
     assert summary.published is not None

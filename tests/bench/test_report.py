@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.bench.browser import CHROMIUM, DRIVER, Browser, browser
-from upscale.bench.quality import measures, run, summarise
+from upscale.bench.quality import quantities, run, summarise
 from upscale.bench.report import _Point, bench_page, front
 from upscale.bench.result import Result, about
 from upscale.bench.sets import open_sets
@@ -31,7 +31,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, name in enumerate(("even", "middle", "rough")):
         write_image(folder / f"{name}.png", Image(pixels=rng.integers(100, 110 + 60 * index, (40, 64, 3), np.uint8)))
     upscalers = {"bicubic": load("bicubic"), HOSTILE: load("lanczos")}
-    sets, protocol, table = open_sets([str(folder)], None, [2]), PROTOCOLS["y"], measures()
+    sets, protocol, table = open_sets([str(folder)], None, [2]), PROTOCOLS["y"], quantities()
     rows, crops = [], []
     for found, parts in run(upscalers, sets, [2], protocol, table):
         rows += found

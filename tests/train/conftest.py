@@ -12,7 +12,7 @@ from PIL import Image as PILImage
 
 from tests.conftest import picture
 from upscale.train.data import Pictures, open_pictures
-from upscale.train.loop import Result, train
+from upscale.train.loop import Outcome, train
 from upscale.train.recipe import Recipe, load_recipe
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pictures:
 
 def run(
     recipe: Recipe, pictures: Pictures, out: Path, *, resume: bool = False, events: list[dict[str, Any]] | None = None
-) -> tuple[Result, list[dict[str, Any]]]:
+) -> tuple[Outcome, list[dict[str, Any]]]:
     events = [] if events is None else events
     result = train(recipe, pictures, [], out, CPU, resume=resume, on_event=lambda e: events.append(dict(e)))
     return result, events

@@ -68,7 +68,7 @@ class Failed:
 Ended = Done | Skipped | Failed
 
 
-class OnTile(Protocol):
+class OnJobTile(Protocol):
     """Is told of every tile."""
 
     def __call__(self, job: Job, done: int, total: int) -> None:
@@ -94,7 +94,7 @@ def run(
     upscalers: Sequence[Upscaler],
     settings: Settings,
     *,
-    on_tile: OnTile,
+    on_tile: OnJobTile,
     on_end: Callable[[Ended], None],
     writers: int = 2,
     retry_failed: bool = False,
@@ -170,7 +170,7 @@ class _Stages:
         upscalers: Sequence[Upscaler],
         settings: Settings,
         journals: Mapping[Path, Journal],
-        on_tile: OnTile,
+        on_tile: OnJobTile,
         writers: int,
         *,
         retry_failed: bool,

@@ -1,1 +1,1 @@
-"""Measure quality and speed, and say how."""
+"""Quantity quality and speed, and say how."""

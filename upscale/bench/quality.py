@@ -49,8 +49,8 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
-    """A row of ``measures()``."""
+class Quantity:
+    """A row of ``quantities()``."""
 
     title: str
     higher_is_better: bool
@@ -60,34 +60,34 @@ class Measure:
     digits: int = 4
 
 
-def measures(features: FeatureDistance | None = None, lpips: LPIPS | None = None) -> dict[str, Measure]:
+def quantities(features: FeatureDistance | None = None, lpips: LPIPS | None = None) -> dict[str, Quantity]:
     """Return every metric of the bench, by the name that it has in files."""
     return {
         "psnr": _compared("PSNR", METRICS["psnr"], "under the protocol", digits=2),
         "ssim": _compared("SSIM", METRICS["ssim"], "under the protocol; Wang et al. 2004"),
         "ms_ssim": _compared("MS-SSIM", Metric(ms_ssim, "", True), "under the protocol; Wang et al. 2003"),
-        "consistency": Measure(
+        "consistency": Quantity(
             "LR-cons.",
             True,
             lambda c: psnr(c.reduced, c.lr),
             "PSNR in RGB of the reduced result against the input: how exactly it gives the input back",
             digits=2,
         ),
-        "color": Measure(
+        "color": Quantity(
             "dE2000",
             False,
             lambda c: ciede2000(srgb_to_lab(c.reduced), srgb_to_lab(c.lr)).mean((1, 2)),
             "mean colour difference of the reduced result from the input: 1 is just visible",
             digits=3,
         ),
-        "features": Measure(
+        "features": Quantity(
             "features",
             False,
             None if features is None else lambda c: features(c.sr, c.gt),
             "unweighted distance of SqueezeNet's features; not LPIPS"
             + ("" if features else ": no weights, give --features FILE"),
         ),
-        "lpips": Measure(
+        "lpips": Quantity(
             f"LPIPS-{lpips.name}" if lpips else "LPIPS",
             False,
             None if lpips is None else lambda c: lpips(c.sr, c.gt),
@@ -97,9 +97,9 @@ def measures(features: FeatureDistance | None = None, lpips: LPIPS | None = None
     }
 
 
-def _compared(title: str, metric: Metric, meaning: str, digits: int = 4) -> Measure:
+def _compared(title: str, metric: Metric, meaning: str, digits: int = 4) -> Quantity:
     """Return ``metric`` of what the protocol compares."""
-    return Measure(
+    return Quantity(
         title, metric.higher_is_better, lambda c: metric.function(c.compared_sr, c.compared_gt), meaning, digits
     )
 
@@ -142,7 +142,7 @@ def run(
     sets: Sequence[DataSet],
     scales: Sequence[int],
     protocol: Protocol,
-    table: Mapping[str, Measure],
+    table: Mapping[str, Quantity],
 ) -> Iterator[tuple[list[Row], Crops | None]]:
     """Yield for each picture of each set and scale what every network did to it; nothing is left out.
 
@@ -161,7 +161,7 @@ def _picture(
     picture: Path,
     scale: int,
     protocol: Protocol,
-    table: Mapping[str, Measure],
+    table: Mapping[str, Quantity],
     warm: set[tuple[str, int]],
 ) -> tuple[list[Row], Crops | None]:
     place = (dataset.name, picture.stem, scale)
@@ -199,7 +199,7 @@ def _picture(
     return rows, _crops(dataset.name, case, results, scale)
 
 
-def _failed(place: tuple[str, str, int], model: str, table: Mapping[str, Measure], error: UpscaleError) -> Row:
+def _failed(place: tuple[str, str, int], model: str, table: Mapping[str, Quantity], error: UpscaleError) -> Row:
     dataset, image, scale = place
     return Row(
         dataset=dataset,
@@ -216,7 +216,7 @@ def _failed(place: tuple[str, str, int], model: str, table: Mapping[str, Measure
 
 
 def measure(
-    case: Case, result: Pixels, scale: int, protocol: Protocol, table: Mapping[str, Measure]
+    case: Case, result: Pixels, scale: int, protocol: Protocol, table: Mapping[str, Quantity]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Return every metric of ``result`` ``[s*h, s*w, 3]``, and why some could not be measured."""
     levels, border = int(np.iinfo(case.gt.dtype).max), protocol.border(scale)

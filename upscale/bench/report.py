@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image as PILImage
 
 from upscale.bench import tables
-from upscale.bench.quality import Crops, Measure
+from upscale.bench.quality import Crops, Quantity
 from upscale.bench.result import Result
 from upscale.bench.tables import Cell, Grid
 from upscale.images import Pixels
@@ -27,7 +27,7 @@ _SCRIPT = Path(__file__).with_name("sliders.js")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Slider:
     """A slider: pictures of one size, two of them shown first."""
 
     title: str
@@ -41,7 +41,7 @@ class Comparison:
     """Whether all pictures are shown small as well."""
 
 
-def bench_page(result: Result, table: Mapping[str, Measure], crops: Sequence[Crops]) -> str:
+def bench_page(result: Result, table: Mapping[str, Quantity], crops: Sequence[Crops]) -> str:
     """Return the page of a run: tables, charts, and crops with a slider, the worst picture first."""
     about = result.about
     groups = list(dict.fromkeys((summary.dataset, summary.scale) for summary in result.summaries))
@@ -65,49 +65,49 @@ def bench_page(result: Result, table: Mapping[str, Measure], crops: Sequence[Cro
     if result.timings:
         parts += ["<h2>Speed</h2>", _table(tables.speed(result)), *map(paragraph, tables.growth(result))]
         parts.append(f'<div class="charts">{_growth(result, "seconds")}{_growth(result, "memory")}</div>')
-    comparisons = _comparisons(result, crops)
-    shown = f"the {len(comparisons)} worst of {len(crops)}" if len(comparisons) < len(crops) else "the worst first"
+    sliders = _sliders(result, crops)
+    shown = f"the {len(sliders)} worst of {len(crops)}" if len(sliders) < len(crops) else "the worst first"
     parts += ["<h2>Pictures</h2>", paragraph(f"The part of each on which bicubic enlargement is worst; {shown}.")]
-    return page("Quality and speed", [*parts, '<div class="cases" id="sliders"></div>'], comparisons)
+    return page("Quality and speed", [*parts, '<div class="cases" id="sliders"></div>'], sliders)
 
 
-def compare_page(title: str, figures: Grid, comparison: Comparison) -> str:
+def compare_page(title: str, figures: Grid, slider: Slider) -> str:
     """Return a page with a table and one slider as wide as the window."""
     body = [f"<h1>{escape(title)}</h1>", _table(figures), '<div class="cases wide" id="sliders"></div>']
-    return page(title, body, [comparison])
+    return page(title, body, [slider])
 
 
-def try_page(title: str, comparison: Comparison, commands: Grid) -> str:
+def try_page(title: str, slider: Slider, commands: Grid) -> str:
     """Return a page with one slider, and below it how to do the same to the whole picture."""
     below = ["<h2>On the whole picture</h2>", _table(commands)]
     body = [f"<h1>{escape(title)}</h1>", '<div class="cases wide" id="sliders"></div>', *below]
-    return page(title, body, [comparison])
+    return page(title, body, [slider])
 
 
-def page(title: str, body: Sequence[str], comparisons: Sequence[Comparison]) -> str:
+def page(title: str, body: Sequence[str], sliders: Sequence[Slider]) -> str:
     """Return the whole page; ``body`` is HTML and has an element ``sliders``."""
     cases = [
         {
-            "title": comparison.title,
-            "left": comparison.left,
-            "right": comparison.right,
-            "strip": comparison.strip,
+            "title": slider.title,
+            "left": slider.left,
+            "right": slider.right,
+            "strip": slider.strip,
             "pictures": [
-                {"name": name, "note": comparison.notes.get(name, ""), "source": _data_url(pixels)}
-                for name, pixels in comparison.pictures.items()
+                {"name": name, "note": slider.notes.get(name, ""), "source": _data_url(pixels)}
+                for name, pixels in slider.pictures.items()
             ],
         }
-        for comparison in comparisons
+        for slider in sliders
     ]
     data = json.dumps(cases).replace("<", "\\u003c")  # a name that contains </script> must not end the element
-    sliders = [
+    scripts = [
         f'<script type="application/json" id="cases">{data}</script>',
         f"<script>\n{_SCRIPT.read_text(encoding='utf-8')}</script>",
     ]
-    return document(title, [*body, *sliders], _STYLE.read_text(encoding="utf-8"))
+    return document(title, [*body, *scripts], _STYLE.read_text(encoding="utf-8"))
 
 
-def _comparisons(result: Result, crops: Sequence[Crops]) -> list[Comparison]:
+def _sliders(result: Result, crops: Sequence[Crops]) -> list[Slider]:
     scores = {(row.dataset, row.scale, row.image, row.model): row.values["psnr"] for row in result.rows}
 
     def score(crop: Crops, name: str) -> float | None:
@@ -116,14 +116,14 @@ def _comparisons(result: Result, crops: Sequence[Crops]) -> list[Comparison]:
     def best(crop: Crops) -> float:
         return max((value for name in crop.pictures if (value := score(crop, name)) is not None), default=-math.inf)
 
-    comparisons = []
+    sliders = []
     for crop in sorted(crops, key=best)[:MOST_CASES]:
         models = [name for name in crop.pictures if name not in ("bicubic", "HR")]
         models.sort(key=lambda name: score(crop, name) or 0.0, reverse=True)
         notes = {name: f"{value:.2f} dB" for name in crop.pictures if (value := score(crop, name)) is not None}
         title = f"{crop.dataset} x{crop.scale}, {crop.image}, from {crop.left},{crop.top}"
-        comparisons.append(Comparison(title, crop.pictures, "bicubic", models[0] if models else "HR", notes))
-    return comparisons
+        sliders.append(Slider(title, crop.pictures, "bicubic", models[0] if models else "HR", notes))
+    return sliders
 
 
 def _data_url(pixels: Pixels) -> str:
@@ -132,7 +132,7 @@ def _data_url(pixels: Pixels) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _better(table: Mapping[str, Measure]) -> dict[str, bool]:
+def _better(table: Mapping[str, Quantity]) -> dict[str, bool]:
     return {row.title: row.higher_is_better for row in table.values()}
 
 

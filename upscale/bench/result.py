@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from upscale import __version__, store
-from upscale.bench.quality import Measure, Row, Summary
+from upscale.bench.quality import Quantity, Row, Summary
 from upscale.bench.sets import DataSet
 from upscale.bench.speed import Timing
 from upscale.catalog import known
@@ -84,7 +84,7 @@ def _hashes(model: str) -> list[str]:
     return [store.sha256(path) for path in paths if path is not None]
 
 
-def write_csv(path: Path, result: Result, table: Mapping[str, Measure]) -> None:
+def write_csv(path: Path, result: Result, table: Mapping[str, Quantity]) -> None:
     """Write a line for each picture and network, with the protocol on every line."""
     text = io.StringIO()
     writer = csv.writer(text)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from upscale.bench.published import table as papers
-from upscale.bench.quality import Measure
+from upscale.bench.quality import Quantity
 from upscale.bench.result import Result
 from upscale.bench.speed import Timing, scaling
 
@@ -29,7 +29,7 @@ class Grid:
     rows: Sequence[Sequence[Cell]]
 
 
-def means(result: Result, table: Mapping[str, Measure], dataset: str, scale: int) -> Grid:
+def means(result: Result, table: Mapping[str, Quantity], dataset: str, scale: int) -> Grid:
     """Return the means of every network on a set; beside PSNR and SSIM, what papers state and our difference."""
     summaries = [s for s in result.summaries if (s.dataset, s.scale) == (dataset, scale)]
     stated = ("psnr", "ssim") if any(summary.published for summary in summaries) else ()
@@ -53,7 +53,7 @@ def means(result: Result, table: Mapping[str, Measure], dataset: str, scale: int
     return Grid([*columns, "s/MP", "peak MB"], 1, rows)
 
 
-def images(result: Result, table: Mapping[str, Measure], dataset: str, scale: int) -> Grid:
+def images(result: Result, table: Mapping[str, Quantity], dataset: str, scale: int) -> Grid:
     """Return every picture of a set under every network, the worst PSNR first."""
     found = [row for row in result.rows if (row.dataset, row.scale) == (dataset, scale)]
     found.sort(key=lambda row: -math.inf if row.error else row.values["psnr"] or 0.0)
@@ -82,7 +82,7 @@ def literature(result: Result, dataset: str, scale: int) -> Grid | None:
     return Grid(["method", "PSNR", "SSIM"], 1, rows) if rows else None
 
 
-def remarks(result: Result, table: Mapping[str, Measure]) -> list[str]:
+def remarks(result: Result, table: Mapping[str, Quantity]) -> list[str]:
     """Return why some figures are missing, each reason once."""
     lines = [f"{row.title}: {row.meaning}" for row in table.values() if row.function is None]
     counted: dict[str, int] = {}
@@ -147,5 +147,5 @@ def _mean(value: float | None, count: int, images: int, digits: int) -> Cell:
     return number(value, digits)
 
 
-def _distinct(reasons: Mapping[str, str], table: Mapping[str, Measure]) -> list[str]:
+def _distinct(reasons: Mapping[str, str], table: Mapping[str, Quantity]) -> list[str]:
     return [reason for name, reason in reasons.items() if table[name].function is not None]

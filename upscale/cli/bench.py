@@ -15,7 +15,7 @@ from upscale.errors import UsageError
 from upscale.options import MAX_SCALE, Precision
 
 if TYPE_CHECKING:
-    from upscale.bench.quality import Measure
+    from upscale.bench.quality import Quantity
     from upscale.bench.result import Result
     from upscale.bench.speed import Timing
     from upscale.bench.tables import Grid
@@ -98,7 +98,7 @@ def bench(
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)
-    table = quality.measures(*distances(features, lpips))
+    table = quality.quantities(*distances(features, lpips))
     devices, precisions = device or ["auto"], precision or [Precision.AUTO]
     upscalers = {_short(name): load(name, device=devices[0], precision=precisions[0]) for name in names}
     if len(upscalers) < len(names):
@@ -207,7 +207,7 @@ def _time(
     return timings
 
 
-def _print(result: Result, table: Mapping[str, Measure], *, verbose: bool) -> None:
+def _print(result: Result, table: Mapping[str, Quantity], *, verbose: bool) -> None:
     from upscale.bench import tables
 
     header = result.about

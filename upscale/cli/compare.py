@@ -29,7 +29,7 @@ def compare(
 ) -> None:
     """Compare two pictures of one size, with each other or with a third."""
     from upscale.bench.pairs import enlarged, figures
-    from upscale.bench.report import Comparison, compare_page
+    from upscale.bench.report import Slider, compare_page
     from upscale.bench.result import write_text
     from upscale.images import read_image
     from upscale.metrics import PROTOCOLS
@@ -47,7 +47,7 @@ def compare(
     if report is not None:
         height, width = images[0].pixels.shape[:2]
         shown = {name: enlarged(image.pixels, height, width) for name, image in zip(names, images, strict=True)}
-        slider = Comparison(f"{width}x{height}", shown, names[0], names[1], {}, strip=False)
+        slider = Slider(f"{width}x{height}", shown, names[0], names[1], {}, strip=False)
         write_text(report, compare_page(title, grid, slider))
     if json:
         for row in grid.rows:
@@ -70,7 +70,7 @@ def check(
 ) -> None:
     """Say how faithful an enlarged picture is to its source."""
     from upscale.bench.pairs import HOT, enlarged, faith
-    from upscale.bench.report import Comparison, compare_page
+    from upscale.bench.report import Slider, compare_page
     from upscale.bench.result import write_text
     from upscale.bench.tables import Cell, Grid
     from upscale.images import Image, read_image, write_image
@@ -100,7 +100,7 @@ def check(
         title = f"{sr.name} against its source {lr.name}"
         write_text(
             report,
-            compare_page(title, grid, Comparison(title, shown, "source", "where colours differ", {}, strip=False)),
+            compare_page(title, grid, Slider(title, shown, "source", "where colours differ", {}, strip=False)),
         )
     if json:
         fields = ("scale", "consistency", "largest", "color_mean", "color_worst", "contrast")

@@ -105,11 +105,11 @@ def info(model: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
 
 
 def _built(entry: WeightsEntry) -> list[tuple[str, str]]:
-    from upscale.catalog import Part
+    from upscale.catalog import BlendPart
     from upscale.checkpoint import describe
-    from upscale.loading import load_stage
+    from upscale.loading import load_blend
 
-    generator = load_stage((Part((entry,)),))[0]
+    generator = load_blend((BlendPart((entry,)),))[0]
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     return [
         *((name, str(value)) for name, value in describe(generator).items()),
@@ -227,11 +227,11 @@ def export(
     from upscale import store
     from upscale.checkpoint import read_metadata
     from upscale.export import export_onnx, export_safetensors
-    from upscale.loading import load_stage
+    from upscale.loading import load_blend
 
     if len(stages) > 1:
         raise UsageError(f"{model}: more than one network", "export each by itself")
-    generators = load_stage(stages[0])
+    generators = load_blend(stages[0])
     if len(generators) > 1:
         raise UsageError(f"{model}: a family of {len(generators)}", "name one; `upscale models list` shows them")
     if output.suffix == ".onnx":

@@ -55,7 +55,7 @@ def try_(
     middle = None if at is None else _point(at, *whole.pixels.shape[:2])
 
     from upscale.bench.pairs import enlarged
-    from upscale.bench.report import Comparison, try_page
+    from upscale.bench.report import Slider, try_page
     from upscale.bench.result import write_text
     from upscale.bench.sheet import detailed, sheet
     from upscale.bench.tables import Cell, Grid, number
@@ -84,7 +84,7 @@ def try_(
         console.out.print(command, markup=False)
     title = f"{picture.name} x{scale}: {width}x{height} pixels from {left},{top}"
     usual = names.index("compact") if "compact" in names else len(names) - 1
-    slider = Comparison(title, pictures, names[0], names[usual], notes)
+    slider = Slider(title, pictures, names[0], names[usual], notes)
     write_image(results[0], Image(pixels=sheet(pictures, notes)))
     write_text(results[1], try_page(title, slider, Grid(["network", "seconds", "command"], 1, commands)))
     for path in results:

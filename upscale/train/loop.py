@@ -32,7 +32,7 @@ OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Outcome:
     """How a run ended."""
 
     generator: Path
@@ -53,7 +53,7 @@ def train(
     on_event: OnEvent,
     distances: Mapping[str, Distance] | None = None,
     command: str = "",
-) -> Result:
+) -> Outcome:
     """Train as ``recipe`` says, in the folder ``out``; ``on_event`` gets what also goes to ``log.jsonl``.
 
     ``distances`` are measured beside PSNR and SSIM; ``command`` is what the model card says made the network.
@@ -126,7 +126,7 @@ def train(
         if ranks.first:
             write_report(out, recipe)
         ranks.wait()
-        return Result(network_path(out, state.step), metrics, stop is not None or state.step >= recipe.steps)
+        return Outcome(network_path(out, state.step), metrics, stop is not None or state.step >= recipe.steps)
 
 
 @contextmanager
