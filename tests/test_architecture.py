@@ -31,6 +31,7 @@ FLOORS = {
     "models": 2,
     "device": 2,
     "imaging": 2,
+    "torchrun": 2,
     "catalog": 1,
     "store": 1,
     "download": 1,

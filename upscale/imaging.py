@@ -122,7 +122,7 @@ class BandResizer:
             yield band
             return
         if self.linear_light:
-            band = _srgb_to_light(band)
+            band = srgb_to_light(band)
         band = _resize_axis(band, -1, 0, self.width_out, self.width, self.kernel, self.width_out)
         self._rows = band if self._rows is None else torch.cat((self._rows, band), 1)
         available = self._offset + self._rows.shape[1]
@@ -145,8 +145,8 @@ class BandResizer:
             self._offset = max(keep, self._offset)
 
 
-def _srgb_to_light(values: Tensor) -> Tensor:
-    """IEC 61966-2-1, section 5.2."""
+def srgb_to_light(values: Tensor) -> Tensor:
+    """Turn sRGB into light, both in [0, 1]: IEC 61966-2-1, section 5.2."""
     return torch.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 

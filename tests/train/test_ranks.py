@@ -125,7 +125,9 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPat
     cuda = torch.device("cuda")
     assert own_device(cuda) == cuda
     for rank, index in ((0, 0), (1, 1), (2, 0)):
-        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        place = {"RANK": rank, "WORLD_SIZE": 3, "LOCAL_RANK": rank, "TORCHELASTIC_RUN_ID": 1}
+        for name, value in {**place, "TORCHELASTIC_RESTART_COUNT": 0}.items():
+            monkeypatch.setenv(name, str(value))
         assert own_device(cuda) == torch.device("cuda", index) == chosen[-1]
     for named in (torch.device("cpu"), torch.device("cuda:1")):
         assert own_device(named) == named

@@ -8,35 +8,23 @@ first one ends with exit code 1 because pictures failed, which are then not trie
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import astuple, dataclass
 from heapq import heapreplace
 from math import prod
-from typing import Any
 
 from upscale.batch.plan import Job
+from upscale.torchrun import Place, own_place, shared_store
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class Team(Place):
     """This process among those that share the work; by default it is alone."""
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
-    """Among those of this machine."""
-    attempt: int = 0
-    """How often ``torchrun`` started all again, after one was lost or said that pictures failed."""
 
     @classmethod
     def joined(cls) -> Team:
         """Return the place that ``torchrun`` gave this process."""
-        if "TORCHELASTIC_RUN_ID" not in os.environ:
-            return cls()
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
-        return cls(*(int(os.environ[name]) for name in names))
+        return cls(*astuple(own_place() or Place()))
 
     @property
     def alone(self) -> bool:
@@ -62,22 +50,13 @@ class Team:
         if self.alone:
             return
         here, all_here = (f"upscale/{self.attempt}/{what}" for what in ("here", "all"))  # the store outlives an attempt
-        if _store().add(here, 1) == self.world:
-            _store().set(all_here, "")
-        _store().wait([all_here])
+        if shared_store().add(here, 1) == self.world:
+            shared_store().set(all_here, "")
+        shared_store().wait([all_here])
 
     def is_first_to(self, act: str) -> bool:
         """Return whether no process asked this of ``act`` before, in no attempt."""
-        return self.alone or _store().add(f"upscale/{act}", 1) == 1
-
-
-@cache
-def _store() -> Any:
-    """Return what all processes of the run can read and write (torch.distributed.Store)."""
-    from torch.distributed.rendezvous import rendezvous
-
-    store, _, _ = next(rendezvous("env://"))
-    return store
+        return self.alone or shared_store().add(f"upscale/{act}", 1) == 1
 
 
 def _pixels(job: Job) -> int:

@@ -65,7 +65,7 @@ def quantities(features: FeatureDistance | None = None, lpips: LPIPS | None = No
     return {
         "psnr": _compared("PSNR", METRICS["psnr"], "under the protocol", digits=2),
         "ssim": _compared("SSIM", METRICS["ssim"], "under the protocol; Wang et al. 2004"),
-        "ms_ssim": _compared("MS-SSIM", Metric(ms_ssim, "", True), "under the protocol; Wang et al. 2003"),
+        "ms_ssim": _compared("MS-SSIM", Metric(ms_ssim, True), "under the protocol; Wang et al. 2003"),
         "consistency": Quantity(
             "LR-cons.",
             True,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from upscale.imaging import srgb_to_light
+
 WHITE = (0.95047, 1.0, 1.08883)  # D65, 2 degrees
 TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 
 
 def srgb_to_lab(image: Tensor) -> Tensor:
     """Turn sRGB ``[B, 3, H, W]`` in [0, 1] into CIE L*a*b* ``[B, 3, H, W]``, L* in [0, 100] (IEC 61966-2-1; CIE 15)."""
-    linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055).clamp(min=0) ** 2.4)
-    xyz = torch.einsum("kc,bchw->bkhw", torch.tensor(TO_XYZ, dtype=image.dtype, device=image.device), linear)
+    light = srgb_to_light(image)
+    xyz = torch.einsum("kc,bchw->bkhw", torch.tensor(TO_XYZ, dtype=image.dtype, device=image.device), light)
     t = xyz / torch.tensor(WHITE, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)
     f = torch.where(t > (6 / 29) ** 3, t.clamp(min=1e-12) ** (1 / 3), t * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = f.unbind(1)

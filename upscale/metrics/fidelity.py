@@ -89,8 +89,7 @@ class Metric:
 
     function: Callable[[Tensor, Tensor], Tensor]
     """``(sr, gt)`` ``[B, C, H, W]`` in [0, 1] -> ``[B]``."""
-    unit: str
     higher_is_better: bool
 
 
-METRICS = {"psnr": Metric(psnr, "dB", True), "ssim": Metric(ssim, "", True)}
+METRICS = {"psnr": Metric(psnr, True), "ssim": Metric(ssim, True)}

@@ -8,31 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.models.base import Generator, Shapes, conv, count, kaiming
 from upscale.models.layout import Layout
 from upscale.models.rows import Part, Whole, shuffled
+from upscale.models.srresnet import ResidualBlock
 
 LEVELS = 255  # the network sees pixels in [0, 255], less the mean
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of the training pictures of DIV2K, RGB in [0, 1]
 WIDE = 256  # features from which on residuals are scaled (section 3.3)
-
-
-class ResidualBlock(nn.Module):
-    """``x + res_scale * conv2(relu(conv1(x)))``."""
-
-    def __init__(self, num_feat: int, res_scale: float) -> None:
-        super().__init__()
-        self.res_scale = res_scale
-        self.conv1 = conv(num_feat, num_feat)
-        self.conv2 = conv(num_feat, num_feat)
-
-    def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
-        """Map the rows ``x`` ``[B, F, n, w]`` to those that are final, ``last`` if they reach the bottom."""
-        y = rows.conv(self.conv2, F.relu(rows.conv(self.conv1, x, last=last)), last=last)
-        return rows.delay(self, x, y.shape[2]) + self.res_scale * y
 
 
 class EDSR(Generator):

@@ -10,23 +10,24 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, count, kaiming
+from upscale.models.base import Generator, Shapes, conv, count, kaiming
 from upscale.models.layout import Layout
 from upscale.models.rows import Part, Whole, shuffled
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv2(relu(conv1(x)))``."""
+    """``x + res_scale * conv2(relu(conv1(x)))``, of EDSR, too."""
 
-    def __init__(self, num_feat: int) -> None:
+    def __init__(self, num_feat: int, res_scale: float = 1.0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
-        self.conv2 = nn.Conv2d(num_feat, num_feat, 3, padding=1)
+        self.res_scale = res_scale
+        self.conv1 = conv(num_feat, num_feat)
+        self.conv2 = conv(num_feat, num_feat)
 
     def rows(self, x: Tensor, rows: Whole, *, last: bool) -> Tensor:
         """Map the rows ``x`` ``[B, F, n, w]`` to those that are final, ``last`` if they reach the bottom."""
         y = rows.conv(self.conv2, F.relu(rows.conv(self.conv1, x, last=last)), last=last)
-        return rows.delay(self, x, y.shape[2]) + y
+        return rows.delay(self, x, y.shape[2]) + (y if self.res_scale == 1 else self.res_scale * y)
 
 
 class SRResNet(Generator):

@@ -6,7 +6,6 @@ lost, ``--max-restarts N`` starts all again, from what was saved last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from upscale.torchrun import own_place, shared_store
 
 _BEGUN = "upscale/begun"
 
@@ -78,9 +79,10 @@ class Ranks:
 
 def own_device(device: torch.device) -> torch.device:
     """Return the GPU of this process among those that share a machine; any device that was named stays."""
-    if device.type != "cuda" or device.index is not None or "LOCAL_RANK" not in os.environ:
+    place = own_place()
+    if device.type != "cuda" or device.index is not None or place is None:
         return device
-    own = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    own = torch.device("cuda", place.local_rank % torch.cuda.device_count())
     torch.cuda.set_device(own)  # or each would begin its exchanges on the first
     return own
 
@@ -88,18 +90,17 @@ def own_device(device: torch.device) -> torch.device:
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """Join the processes that ``torchrun`` started, and leave them at the end."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    place = own_place()
+    if place is None:
         yield Ranks()
         return
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not marked so
-    from torch.distributed.rendezvous import rendezvous
 
-    store, rank, world = next(rendezvous("env://"))
-    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     # Under one name for all attempts, the processes would look for those of the attempt before.
-    dist.init_process_group(backend, store=PrefixStore(f"upscale/{attempt}", store), rank=rank, world_size=world)
+    store = PrefixStore(f"upscale/{place.attempt}", shared_store())
+    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.world)
     try:
-        yield Ranks(rank, world, attempt, store)
+        yield Ranks(place.rank, place.world, place.attempt, shared_store())
     finally:
         dist.destroy_process_group()
