@@ -176,6 +176,15 @@ def test_any_factor_gives_the_right_size(target: str) -> None:
     assert np.unique(result.alpha).tolist() == [200]
 
 
+def test_a_factor_may_be_a_number() -> None:
+    bicubic, image = upscaler(Bicubic(Bicubic.Config())), Image(pixels=picture(8, 10))
+    assert bicubic.upscale(image, 2.5).image.pixels.shape == (20, 25, 3)
+    with pytest.raises(ValueError, match="99 is not between 1 and 32"):
+        bicubic.upscale(image, 99)
+    with pytest.raises(InputError, match="no pixels"):
+        bicubic.upscale(Image(pixels=image.pixels[:0]), 2)
+
+
 def test_a_factor_is_reached_in_values_and_a_width_by_light() -> None:
     generator = network(**{**COMPACT, "scale": 4})
     pixels = picture(70, 90)

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Image": "upscale.images",
     "Precision": "upscale.options",
+    "Target": "upscale.options",
     "Tiling": "upscale.options",
     "UpscaleError": "upscale.errors",
     "Upscaled": "upscale.engine",

@@ -78,17 +78,20 @@ class Upscaler:
         """The largest scale of a single pass."""
         return Target(Fraction(max(self.generators)))
 
-    def upscale(self, image: Image, target: Target | None = None, on_tile: OnTile | None = None) -> Upscaled:
-        """Enlarge every frame of ``image`` to ``target``, by default to the network's own scale.
+    def upscale(self, image: Image, target: Target | float | None = None, on_tile: OnTile | None = None) -> Upscaled:
+        """Enlarge every frame of ``image`` to ``target``, a size or a factor, by default the network's own scale.
 
         The networks run as often as it takes to reach the target, and the result is reduced to it, antialiased and
         from float. ``on_tile(done, total)`` is called after each tile.
 
         Raises:
-            InputError: the networks cannot reach the target.
+            ValueError: a factor that is not between 1 and 32.
+            InputError: the networks cannot reach the target, or the image has no pixels.
             OutOfMemory: not enough memory, also with the smallest tile.
             NonFiniteOutput: the network gives NaN or infinity even in float32.
         """
+        if target is not None and not isinstance(target, Target):
+            target = Target.parse(str(target))
         return self._run(image, target, on_tile, self._upscale_frame)
 
     def write_rows(
@@ -113,6 +116,8 @@ class Upscaler:
         on_tile: OnTile | None,
         enlarge: Callable[[Image, Target | None, Progress], Image],
     ) -> Upscaled:
+        if not all(frame.pixels.size for frame in image.frames):
+            raise InputError("the image has no pixels")
         began, tiling = time.perf_counter(), self.tiling
         total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
         progress = Progress(on_tile, total)

@@ -66,7 +66,7 @@ class _Together(Upscaler):
         super().__init__([build({"arch": "nearest"}, "test")], torch.device("cpu"), Precision.FP32, Tiling())
         self.both = both
 
-    def upscale(self, image: Image, target: Target | None = None, on_tile: OnTile | None = None) -> Upscaled:
+    def upscale(self, image: Image, target: Target | float | None = None, on_tile: OnTile | None = None) -> Upscaled:
         self.both.wait(60)
         return super().upscale(image, target, on_tile)
 

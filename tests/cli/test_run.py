@@ -122,13 +122,16 @@ def test_a_misspelt_command_is_answered(run: Callable[..., Outcome], tmp_path: P
     assert run(word, "-m", "bicubic", "-x", "2", "-f", "png")[0] == 0
 
 
-def test_a_list_of_inputs(run: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_list_of_inputs(run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PILImage.fromarray(picture(8, 8)).save(tmp_path / "b c.png")
     (tmp_path / "list.txt").write_text("a.png\n\nb c.png\n")
     code, out, _ = run("--list", "list.txt", "-x", "2")
     assert code == 0
     assert out.split("\n")[:2] == ["a_x2.png", "b c_x2.png"]
     assert run("--list", "gone.txt")[0] == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO("b c.png\n"))
+    assert run("--list", "-", "-x", "3")[1] == "b c_x3.png\n"
+    assert run("-", "--list", "-", "-x", "3")[0] == 2
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

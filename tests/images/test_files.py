@@ -249,6 +249,15 @@ def test_animation_keeps_frames_timing_and_loop(tmp_path: Path, suffix: str) -> 
         assert back.loop == 3
 
 
+def test_the_picture_for_programs_without_animations_is_left_out_and_told(tmp_path: Path) -> None:
+    default, *frames = (PILImage.fromarray(picture(3, np.uint8, seed).pixels) for seed in range(3))
+    default.save(tmp_path / "a.png", save_all=True, default_image=True, append_images=frames)
+    image = read_image(tmp_path / "a.png")
+    assert np.array_equal(image.pixels, np.asarray(frames[0]))
+    assert len(image.frames) == 2
+    assert image.notices == ("its picture for programs that know no animations is left out",)
+
+
 def test_transparent_gif_animation_clears_each_frame(tmp_path: Path) -> None:
     frames = []
     for column in (0, 8):
@@ -379,6 +388,23 @@ def test_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(DiskFull):
         write_image(tmp_path / "a.png", picture(3, np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.zeros((8, 9, 3)), r"float64 \[8, 9, 3\]"),
+        (np.zeros((8, 9, 4), np.uint8), r"uint8 \[8, 9, 4\]"),
+        (np.zeros((8, 9), np.uint8), r"uint8 \[8, 9\]"),
+        (np.zeros((8, 9, 3), np.int32), "int32"),
+        ([[[1, 2, 3]]], "list"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_refused(array: Any, found: str) -> None:
+    with pytest.raises(ValueError, match=f"pixels: {found}.* where an array of uint8 or uint16"):
+        Image(pixels=array)
+    with pytest.raises(ValueError, match="alpha: "):
+        Image(pixels=np.zeros((8, 9, 3), np.uint8), alpha=array[:7])
 
 
 def test_missing_file_is_said() -> None:

@@ -336,7 +336,8 @@ class _Stages:
         except UpscaleError as error:
             return self._failed(job, error, journal, ready.source)
         if result is not None:
-            result = replace(result, image=replace(result.image, pixels=result.image.pixels[:0].copy(), following=()))
+            gone = replace(result.image, pixels=result.image.pixels[:0].copy(), alpha=None, following=())
+            result = replace(result, image=gone)
         return Done(job=job, size=(height, width), result=result, notices=notices)
 
     def _failed(self, job: Job, error: UpscaleError, journal: Journal | None, source: Source) -> Failed:

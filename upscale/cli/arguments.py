@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,11 +113,12 @@ def devices_for(device: str, gpu: str | None, team: Team) -> list[str]:
 
 
 def listed_in(path: Path | None) -> list[str]:
-    """Return the inputs that the file of --list names."""
+    """Return the inputs that the file of --list names, or standard input."""
     if path is None:
         return []
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig")
+        return [line for line in text.splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--list {path}: {error}") from error
 

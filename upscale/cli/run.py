@@ -87,7 +87,9 @@ def run(
     ] = False,
     list_: Annotated[
         Path | None,
-        typer.Option("--list", metavar="FILE", help="More inputs, one a line.", rich_help_panel="Batches"),
+        typer.Option(
+            "--list", metavar="FILE", help="More inputs, one a line; - is standard input.", rich_help_panel="Batches"
+        ),
     ] = None,
     recursive: Annotated[
         bool,
@@ -126,7 +128,10 @@ def run(
     tiling = tiling_of(tile_size(tile), overlap)
     behind = colour_of(background)
     writers = writers_of(jobs_)
-    given = [*(inputs or ()), *(input_ or ()), *listed_in(list_)]
+    given = [*(inputs or ()), *(input_ or ())]
+    if "-" in given and list_ == Path("-"):
+        raise UsageError("--list -: standard input is a picture already", "name a file with --list")
+    given += listed_in(list_)
     if not given:
         raise UsageError("no picture is named", "for example: upscale photo.jpg -x 4")
     if wanted is None and native is not None:

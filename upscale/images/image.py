@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from upscale.images.metadata import Metadata
@@ -18,6 +19,9 @@ class Image:
     """One picture, upright, RGB; its bit depth is the dtype of its arrays.
 
     An animation or a document of several pages is its first frame with the others in ``following``.
+
+    Raises:
+        ValueError: arrays of another shape or dtype than these.
     """
 
     pixels: Pixels
@@ -37,7 +41,20 @@ class Image:
     """How often an animation plays, 0 for endlessly; None: once."""
     following: tuple[Image, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check("pixels", self.pixels, (*np.shape(self.pixels)[:2], 3))
+        if self.alpha is not None:
+            _check("alpha", self.alpha, self.pixels.shape[:2])
+
     @property
     def frames(self) -> tuple[Image, ...]:
         """This picture and those that follow it."""
         return (self, *self.following)
+
+
+def _check(name: str, array: object, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``array`` has ``shape`` and one of the dtypes of pictures."""
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.uint8, np.uint16) or array.shape != shape:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        wanted = "[H, W, 3]" if name == "pixels" else "[H, W] of the pixels"
+        raise ValueError(f"{name}: {found}, where an array of uint8 or uint16 {wanted} is needed")

@@ -125,6 +125,8 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     if count > 1 and several is Several.FRAMES:
         if is_deep(data, opened):
             notices.append("is an animation of 16 bits; reduced to 8")
+        if getattr(opened, "default_image", False):
+            notices.append("its picture for programs that know no animations is left out")
         frames = _animation(opened, count)
     elif count > 1 and several is Several.PAGES:
         frames = tuple(_pages(data, opened, count, name))
