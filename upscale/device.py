@@ -12,6 +12,8 @@ import torch
 from upscale.errors import DeviceUnavailable, UsageError
 from upscale.options import Precision
 
+ROOMY = 8 << 30
+"""Bytes of free memory of a GPU from which on it has room for rows of a result beside a network."""
 DTYPES = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
 
 
@@ -135,6 +137,12 @@ def default_tile(device: torch.device, *, streams: bool) -> int:
     if device.type == "cpu":
         return 224 if streams else 384
     return 512
+
+
+def assembly_device(device: torch.device) -> torch.device:
+    """Return where the tiles that ``device`` computes are put together: on a GPU with much free memory, itself."""
+    roomy = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] >= ROOMY
+    return device if roomy else torch.device("cpu")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

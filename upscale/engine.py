@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from upscale.backprojection import back_project
-from upscale.device import default_tile, is_out_of_memory
+from upscale.device import assembly_device, default_tile, is_out_of_memory
 from upscale.errors import InputError, OutOfMemory
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, resize_array, to_array
@@ -51,8 +51,9 @@ class Upscaler:
     """Networks of one family on one device.
 
     Attributes:
-        tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so; no other
-            attribute changes.
+        tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so.
+        assembly: where tiles are put together: on a GPU with room for it, so that only finished bytes leave it, else on
+            the CPU; there, too, once memory ran out.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Upscaler:
         self.precision = precision
         self.tiling = tiling
         self.faithful = faithful
+        self.assembly = assembly_device(device)
         self._networks: dict[int, Network] = {}
         if device.type == "cuda":  # for the process: cuDNN's float32 has ten bits of fraction else, too few for 16
             torch.backends.cudnn.allow_tf32 = False
@@ -233,7 +235,7 @@ class Upscaler:
     ) -> Iterator[Tensor]:
         """Yield the rows of the network's result for ``pixels`` ``[h, w, 3]`` as soon as they are final.
 
-        Bands are float32 ``[3, n, s*w]`` in [0, 1] on the CPU, from top to bottom.
+        Bands are float32 ``[3, n, s*w]`` in [0, 1], from top to bottom.
         """
         h, w = pixels.shape[:2]
         s = network.scale
@@ -255,15 +257,15 @@ class Upscaler:
         carry = torch.empty(3, 0, s * image.frame.width)
         top = 0  # LR row at which the strip begins
         for row, following in zip_longest(rows, rows[1:]):
-            strip = torch.zeros(3, s * (row.last - top), s * image.frame.width)
+            strip = self._blank(s * (row.last - top), s * image.frame.width)
             strip[:, : carry.shape[1]] = carry
             for column in columns:
                 tile = image.cut(slice(row.start, row.stop), slice(column.start, column.stop))
-                sr = self._run_tile(network, tile, progress)
+                sr = self._run_tile(network, tile, progress).to(strip.device)
                 y, x = s * (row.first - row.start), s * (column.first - column.start)
                 sr = sr[:, y : y + s * (row.last - row.first), x : x + s * (column.last - column.first)]
                 if row.fade:
-                    sr = sr * row.window(s)[:, None] * column.window(s)
+                    sr = sr * row.window(s).to(sr.device)[:, None] * column.window(s).to(sr.device)
                 strip[:, s * (row.first - top) :, s * column.first : s * column.last] += sr
                 if on_tile is not None:
                     on_tile()
@@ -273,7 +275,7 @@ class Upscaler:
             top = final
 
     def _run_tile(self, network: Network, tile: Pixels, progress: Progress) -> Tensor:
-        """Return the network's result for ``tile`` ``[h, w, 3]``: float32 ``[3, s*h, s*w]`` in [0, 1] on the CPU.
+        """Return the network's result for ``tile`` ``[h, w, 3]``: float32 ``[3, s*h, s*w]`` in [0, 1].
 
         A tile that does not fit into memory is done in smaller ones, and so is what follows it.
         """
@@ -298,14 +300,15 @@ class Upscaler:
         for row in rows:
             parts = []
             for stream in streams:
-                parts.append(self._advance(stream, row.stop - row.start, progress))
+                parts.append(self._advance(stream, row.stop - row.start, progress).to(self.assembly))
                 if on_tile is not None:
                     on_tile()
-            band = torch.zeros(3, parts[0].shape[1], s * image.frame.width)
+            band = self._blank(parts[0].shape[1], s * image.frame.width)
             for column, sr in zip(columns, parts, strict=True):
                 x = s * (column.first - column.start)
-                sr = sr[:, :, x : x + s * (column.last - column.first)]
-                band[:, :, s * column.first : s * column.last] += sr * column.window(s) if column.fade else sr
+                sr = sr.to(band.device)[:, :, x : x + s * (column.last - column.first)]
+                faded = sr * column.window(s).to(sr.device) if column.fade else sr
+                band[:, :, s * column.first : s * column.last] += faded
             yield band
 
     def _advance(self, stream: Column, rows: int, progress: Progress) -> Tensor:
@@ -323,10 +326,21 @@ class Upscaler:
         upper = max(m, rows // 2 // m * m)
         return torch.cat([self._advance(stream, n, progress) for n in (upper, rows - upper)], 1)
 
+    def _blank(self, height: int, width: int) -> Tensor:
+        """Return room for rows of a result, black."""
+        try:
+            return torch.zeros(3, height, width, device=self.assembly)
+        except RuntimeError as error:
+            if self.assembly.type == "cpu" or not is_out_of_memory(error):
+                raise
+            self.assembly = torch.device("cpu")
+            return torch.zeros(3, height, width)
+
     def _shrink(self, network: Network, edge: int, error: BaseException) -> None:
         """Halve the tile from ``edge``, or say that it cannot be less."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        self.assembly = torch.device("cpu")  # all of the device's memory is for the network
         half = max(MIN_TILE, edge // 2)
         overlap = None if self.tiling.overlap is None else min(self.tiling.overlap, half // 2)
         self.tiling = Tiling(size=half, overlap=overlap)

@@ -55,18 +55,18 @@ class Network:
 
     @torch.inference_mode()
     def run(self, tile: Pixels, progress: Progress) -> Tensor:
-        """Map ``tile`` ``[h, w, 3]`` to ``[3, s*h, s*w]`` on the CPU, in float32 if half precision overflows."""
+        """Map ``tile`` ``[h, w, 3]`` to ``[3, s*h, s*w]``, in float32 if half precision overflows."""
         x = self.to_device(tile)
         for attempt, version in enumerate(self.versions):
             sr = _checked(version(x))
             if sr is not None:
                 progress.float32_tiles += attempt
-                return sr.cpu()
+                return sr
         raise _never_finite()
 
     def to_device(self, pixels: Pixels) -> Tensor:
         """Return ``pixels`` ``[h, w, 3]`` as a batch of one in the device's memory and layout."""
-        return to_tensor(pixels).to(self.device)[None].contiguous(memory_format=self.layout)
+        return to_tensor(pixels, self.device)[None].contiguous(memory_format=self.layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Column:
         self._rows: Rows | None = Rows()
 
     def push(self, rows: int, progress: Progress) -> Tensor:
-        """Take the next ``rows`` and return what is final then, ``[3, n, W]`` float32 in [0, 1] on the CPU; n may be 0.
+        """Take the next ``rows`` and return what is final then, ``[3, n, W]`` float32 in [0, 1]; n may be 0.
 
         From where half precision overflows, the result is that of float32. After an error, the same rows can be pushed
         again, also in smaller parts.
@@ -149,7 +149,7 @@ class Column:
         progress.float32_tiles += self._version
         self._pushed = pushed
         self._final += sr.shape[1]
-        return sr.cpu()
+        return sr
 
     def _take_up(self, rows: int) -> None:
         """Begin as far above what is final as the network sees, ``rows`` at a time."""

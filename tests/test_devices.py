@@ -1,0 +1,116 @@
+"""What a GPU would be given: the tensors of every operation are on one device.
+
+The device "meta" computes shapes and no values, so this needs no GPU; it stands for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tests.conftest import network, picture
+from upscale import engine, inference
+from upscale.device import ROOMY, assembly_device
+from upscale.engine import Upscaler
+from upscale.images import Image, Pixels
+from upscale.options import Measure, Precision, Target, Tiling
+
+GPU, CPU = torch.device("meta"), torch.device("cpu")
+COPY = torch.ops.aten.copy_.default
+CONFIGS: list[dict[str, Any]] = [
+    {"arch": "compact", "scale": 4, "num_feat": 8, "num_conv": 2},
+    {"arch": "rrdbnet", "scale": 4, "num_feat": 8, "num_block": 1, "num_grow_ch": 4},
+    {"arch": "rrdbnet", "scale": 2, "num_feat": 8, "num_block": 1, "num_grow_ch": 4},
+    {"arch": "srresnet", "scale": 4, "num_feat": 8, "num_block": 1},
+    {"arch": "edsr", "scale": 4, "num_feat": 8, "num_block": 1},
+    {"arch": "srgan", "scale": 4, "num_feat": 8, "num_block": 1},
+    {"arch": "span", "scale": 4, "num_feat": 8},
+    {"arch": "espcn", "scale": 3},
+    {"arch": "bicubic"},
+]
+
+
+class OneDevice(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what a GPU would refuse: tensors of two devices in one operation that is no copy."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.dim()]
+        devices = {tensor.device for tensor in tensors}
+        assert len(devices) < 2 or func is COPY, f"{func}: {devices}"
+        if func is COPY and len(devices) == 2:
+            return args[0]  # "meta" has no values to copy
+        if kwargs.get("device") == CPU and GPU in devices:
+            return torch.zeros(args[0].shape)
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """Return a list of where the rows are that become bytes, once an upscaler has run."""
+    found: list[torch.device] = []
+
+    def to_array(rows: Tensor, dtype: np.dtype[Any]) -> Pixels:
+        found.append(rows.device)
+        return np.zeros((*rows.shape[1:], 3), dtype)
+
+    monkeypatch.setattr(inference, "_checked", lambda sr: sr[0].clamp(0, 1))
+    monkeypatch.setattr(engine, "to_array", to_array)
+    return found
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config['arch']}{config.get('scale', '')}")
+@pytest.mark.parametrize("roomy", [True, False])
+def test_tensors_of_an_operation_are_on_one_device(
+    given: list[torch.device], monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], roomy: bool
+) -> None:
+    monkeypatch.setattr(engine, "assembly_device", lambda device: device if roomy else CPU)
+    cases = (
+        (None, np.uint8, Tiling(size=64)),
+        (Target.parse("2.5"), np.uint16, Tiling(size=64, overlap=16)),
+        (Target.parse("200", Measure.LONG), np.uint8, Tiling(size=64, overlap=4)),
+    )
+    for target, dtype, tiling in cases:
+        upscaler = Upscaler([network(**config)], GPU, Precision.FP16, tiling)
+        with OneDevice():  # type: ignore[no-untyped-call]
+            upscaler.upscale(Image(pixels=picture(70, 90).astype(dtype), grayscale=dtype == np.uint16), target)
+    assert set(given) == {GPU if roomy else CPU}
+
+
+def test_a_full_gpu_leaves_putting_together_to_the_cpu(
+    given: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zeros: Callable[..., Tensor] = torch.zeros
+
+    def full(*shape: int, **options: Any) -> Tensor:
+        if options.get("device") == GPU and given:  # once some rows are done
+            raise torch.OutOfMemoryError("out of memory")
+        return zeros(*shape, **options)
+
+    monkeypatch.setattr(engine, "assembly_device", lambda device: device)
+    monkeypatch.setattr(torch, "zeros", full)
+    for config in CONFIGS:
+        given.clear()
+        upscaler = Upscaler([network(**config)], GPU, Precision.FP16, Tiling(size=64))
+        with OneDevice():  # type: ignore[no-untyped-call]
+            upscaler.upscale(Image(pixels=picture(200, 70)), Target.parse("2.5"))
+        assert upscaler.assembly == given[-1] == CPU
+        assert given[0] == GPU
+
+
+def test_a_gpu_puts_together_where_it_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = ROOMY
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    cuda = torch.device("cuda")
+    assert assembly_device(cuda) == cuda
+    free -= 1
+    assert assembly_device(cuda) == assembly_device(CPU) == assembly_device(torch.device("mps")) == CPU
