@@ -208,20 +208,40 @@ def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
         ConfigError: the file would not be a catalogue any more; it is as it was.
     """
     path = user_file()
-    tables = _tables(path) if path.exists() else {}
-    tables = {name: table for name, table in {**tables, **change}.items() if table is not None}
-    text = "\n".join(_toml(name, table) for name, table in tables.items())
-    _entries(tomllib.loads(text), path.name, shipped())  # every command reads the file: none would work any more
+    tables = _tables(_text(path), path.name) if path.exists() else {}
+    text = to_toml({name: table for name, table in {**tables, **change}.items() if table is not None})
+    from_toml(text, path.name, shipped())  # every command reads the file: none would work any more
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     known.cache_clear()
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a weights.toml of ``tables``, by name, without what is empty."""
+    return "\n".join(_toml(name, table) for name, table in tables.items())
+
+
+def from_toml(text: str, where: str, more: Catalog | None = None) -> Catalog:
+    """Read the content of the weights.toml ``where``, whose siblings may be in the catalogue ``more``, too.
+
+    Raises:
+        ConfigError: not TOML, a table that is not one of a network, or a sibling that is not there.
+    """
+    return Catalog(_entries(_tables(text, where), where, more))
+
+
+def _tables(text: str, where: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: cannot be read: {error}", "mend it, or move it away") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}", "mend it, or move it away") from error
 
 
@@ -238,7 +258,7 @@ def read(path: Path, more: Catalog | None = None) -> Catalog:
     Raises:
         ConfigError: not TOML, a table that is not one of a network, or a sibling that is not there.
     """
-    return Catalog(_entries(_tables(path), path.name, more))
+    return from_toml(_text(path), str(path), more)
 
 
 def _entries(tables: Mapping[str, Any], where: str, more: Catalog | None) -> dict[str, WeightsEntry]:
@@ -261,7 +281,6 @@ def _listed(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _toml(name: str, table: Mapping[str, Any]) -> str:
-    """Return one table of the file, without what is empty."""
     lines = toml_lines({key: value for key, value in table.items() if value != ()})
     return "\n".join([f"[{toml_key(name)}]", *lines, ""])
 

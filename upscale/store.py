@@ -17,12 +17,22 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
-from upscale.catalog import CHECKPOINT_SUFFIXES, OPENMODELDB, WeightsEntry, known, own, write_user
+from upscale.catalog import (
+    CHECKPOINT_SUFFIXES,
+    OPENMODELDB,
+    WeightsEntry,
+    from_toml,
+    known,
+    own,
+    to_toml,
+    write_user,
+)
 from upscale.config import did_you_mean
 from upscale.download import OnBytes, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights, WeightsError
 from upscale.files import replacing, said_of
 
+_ROWS = "weights.toml"  # in a bundle: of networks that no catalogue shipped
 INDEX = "https://openmodeldb.info/api/v1/models.json"
 """All networks of OpenModelDB: name -> record with ``license``, ``scale`` and ``resources``."""
 
@@ -129,11 +139,15 @@ def place(entry: WeightsEntry) -> Path | None:
     """Return where the checkpoint of ``entry`` lies or will lie, None for a network without weights."""
     if entry.path is not None:
         return entry.path
-    if not entry.url:
-        return None
-    suffix = Path(urlsplit(entry.url[0]).path).suffix
+    return _own_place(entry) if entry.url else None
+
+
+def _own_place(entry: WeightsEntry) -> Path:
+    """Return where in the folder of weights the checkpoint of ``entry`` belongs."""
+    origin = entry.url[0] if entry.url else str(entry.file)
+    suffix = Path(urlsplit(origin).path).suffix
     # A name alone may come from two places; the address tells them apart, and stays when the catalogue moves on.
-    mark = entry.sha256 or hashlib.sha256(entry.url[0].encode()).hexdigest()
+    mark = entry.sha256 or hashlib.sha256(origin.encode()).hexdigest()
     name = re.sub(r"[^\w.-]+", "-", entry.name)
     return folder() / f"{name}-{mark[:8]}{suffix if suffix in CHECKPOINT_SUFFIXES else '.pth'}"
 
@@ -155,32 +169,41 @@ def remove(entry: WeightsEntry) -> int:
 
 
 def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
-    """Write the fetched checkpoints of ``entries`` into the zip ``archive``; return how many there are.
+    """Write the checkpoints of ``entries`` that came after the package into the zip ``archive``; return how many.
+
+    Beside them goes what the user's own catalogue says of them.
 
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
         WeightsError: none of them is here.
         DiskFull: no room for it.
     """
-    places = [(entry, place(entry)) for entry in entries if entry.url]
+    mine = own().entries
+    places = [(entry, place(entry)) for entry in entries if entry.url or entry.name in mine]
     here = [(entry, path) for entry, path in places if path is not None and path.is_file()]
     if not here:
         raise WeightsError(
-            "no network that was fetched is here", "name one, and it is fetched; the bundled ones are everywhere"
+            "no network that was fetched or added is here",
+            "name one, and it is fetched; the bundled ones are everywhere",
         )
     with said_of(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for entry, path in here:
             _verify(path, entry)
-            file.write(path, path.name)
+            file.write(path, _own_place(entry).name)
+        rows = {entry.name: _row(entry) for entry, _ in here if entry.name in mine}
+        if rows:
+            file.writestr(_ROWS, to_toml(rows))
     return len(here)
 
 
 def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
     """Put the checkpoints in the zip ``archive`` where those of ``entries`` belong; return whose they were.
 
+    What its maker had in a catalogue of their own is put into the user's.
+
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
-        WeightsError: not such a file.
+        WeightsError: not such a file, nothing in it that a catalogue knows, or a network called like another one here.
         DiskFull: no room for one; those before it are in their places.
     """
     folder().mkdir(parents=True, exist_ok=True)
@@ -188,19 +211,36 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as file:
             inside = {info.filename: info for info in file.infolist()}
-            for entry in entries:
-                path = place(entry)
-                info = inside.get(path.name) if path is not None and entry.url else None
+            new = _new_entries(file.read(_ROWS), archive) if _ROWS in inside else []
+            for entry in (*entries, *new):
+                path = _own_place(entry) if entry in new else place(entry)
+                info = inside.get(_own_place(entry).name)
                 if path is None or info is None or (entry.bytes or info.file_size) != info.file_size:
                     continue
                 with said_of(path), replacing(path) as part:
                     with file.open(info) as source, part.open("wb") as target:
                         shutil.copyfileobj(source, target, 1 << 20)
                     _verify(part, entry)
+                if entry in new:
+                    add(entry if entry.url else replace(entry, file=str(path)))
                 found.append(entry.name)
     except (OSError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
+    if not found:
+        raise WeightsError(f"{archive}: no network in it that is known here", "make one with `upscale models bundle`")
     return found
+
+
+def _new_entries(rows: bytes, archive: Path) -> list[WeightsEntry]:
+    """Return the networks of the catalogue in a bundle that are not known here."""
+    there = known().entries
+    found = from_toml(rows.decode("utf-8", "replace"), f"{archive}/{_ROWS}", known()).entries.values()
+    for entry in found:
+        if entry.name in there and there[entry.name].sha256 != entry.sha256:
+            raise WeightsError(
+                f"{archive}: another network is called {entry.name} here", f"`upscale models remove {entry.name}` first"
+            )
+    return [entry for entry in found if entry.name not in there]
 
 
 def sha256(path: Path) -> str:
@@ -237,7 +277,12 @@ def _pin(entry: WeightsEntry, path: Path) -> Path:
 
 def add(entry: WeightsEntry) -> None:
     """Put ``entry`` into the user's own catalogue."""
-    write_user({entry.name: {key: value for key, value in asdict(entry).items() if key != "name"}})
+    write_user({entry.name: _row(entry)})
+
+
+def _row(entry: WeightsEntry) -> dict[str, Any]:
+    """Return the table of ``entry`` in a weights.toml."""
+    return {key: value for key, value in asdict(entry).items() if key != "name"}
 
 
 def forget(name: str) -> bool:

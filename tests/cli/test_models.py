@@ -170,23 +170,47 @@ def test_bundle_goes_to_another_home(
     command: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched(file)
-    rows = user_file().read_text()
+    assert command(["models", "add", str(file), "--name", "mine", "--license", "MIT"])[0] == 0
     archive = tmp_path / "weights.zip"
-    assert command(["models", "bundle", str(archive)])[1].startswith(f"{archive}: 1 networks")
-    assert len(zipfile.ZipFile(archive).namelist()) == 1
+    assert command(["models", "bundle", str(archive)])[1].startswith(f"{archive}: 2 networks")
+    assert len(zipfile.ZipFile(archive).namelist()) == 3
     assert "--force" in command(["models", "bundle", str(archive)])[2]
+    content = file.read_bytes()
+    file.unlink()
     monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "other"))
     known.cache_clear()
-    user_file().parent.mkdir()
-    user_file().write_text(rows)
-    assert command(["models", "add", str(archive)])[1] == "tiny: here\n"
-    assert store.locate(known().entries["tiny"], offline=True) is not None
+    for _ in range(2):  # the second time, all of it is known
+        assert command(["models", "add", str(archive)])[:2] == (0, "tiny: here\nmine: here\n")
+    mine = known().entries["mine"]
+    for entry in (known().entries["tiny"], mine):
+        path = store.locate(entry, offline=True)
+        assert path is not None
+        assert path.read_bytes() == content
+    assert mine.license == "MIT"
+
+
+def test_a_bundle_does_not_change_what_a_name_means(
+    command: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "weights.zip"
+    command(["models", "add", str(file), "--name", "mine"])
+    command(["models", "bundle", str(archive)])
+    command(["models", "remove", "mine"])
+    command(["models", "add", "compact-x2", "--name", "mine"])
+    before = user_file().read_bytes()
+    code, _, err = command(["models", "add", str(archive)])
+    assert code == 1
+    assert "another network is called mine here" in err
+    assert user_file().read_bytes() == before
+    with zipfile.ZipFile(archive, "w") as empty:
+        empty.writestr("other.txt", "text")
+    assert "no network in it that is known here" in command(["models", "add", str(archive)])[2]
 
 
 def test_a_bundle_of_nothing_or_with_another_name_is_refused(command: Command, tmp_path: Path) -> None:
     code, _, err = command(["models", "bundle", str(tmp_path / "a.zip")])
     assert code == 1
-    assert "no network that was fetched is here" in err
+    assert "no network that was fetched or added is here" in err
     assert command(["models", "bundle", "compact"])[0] == 2
     assert not list(tmp_path.glob("*.zip"))
 

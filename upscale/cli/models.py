@@ -248,7 +248,7 @@ def bundle(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Default: all that are here.")] = None,
     force: Force = False,
 ) -> None:
-    """Pack fetched networks into one file, for `upscale models add FILE.zip` on a machine without internet."""
+    """Pack networks that were fetched or added into one file, for `upscale models add FILE.zip` on another machine."""
     from upscale import store
     from upscale.catalog import known
 
