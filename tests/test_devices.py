@@ -86,18 +86,20 @@ def test_tensors_of_an_operation_are_on_one_device(
     assert set(given) == {GPU if roomy else CPU}
 
 
+@pytest.mark.parametrize("place", ["zeros", "cat"])  # a row of tiles, and what a resize keeps of the one before
 def test_a_full_gpu_leaves_putting_together_to_the_cpu(
-    given: list[torch.device], monkeypatch: pytest.MonkeyPatch
+    given: list[torch.device], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    zeros: Callable[..., Tensor] = torch.zeros
+    function: Callable[..., Tensor] = getattr(torch, place)
 
-    def full(*shape: int, **options: Any) -> Tensor:
-        if options.get("device") == GPU and given:  # once some rows are done
+    def full(*arguments: Any, **options: Any) -> Tensor:
+        made = function(*arguments, **options)
+        if made.device == GPU and made.dim() == 3 and given:  # once some rows are done
             raise torch.OutOfMemoryError("out of memory")
-        return zeros(*shape, **options)
+        return made
 
     monkeypatch.setattr(engine, "assembly_device", lambda device: device)
-    monkeypatch.setattr(torch, "zeros", full)
+    monkeypatch.setattr(torch, place, full)
     for config in CONFIGS:
         given.clear()
         upscaler = Upscaler([network(**config)], GPU, Precision.FP16, Tiling(size=64))

@@ -164,7 +164,7 @@ class Catalog:
         """Return the scales of ``model`` in a single pass, as far as they are known without its files."""
         stages = self.stages(model)
         if len(stages) == 1:
-            found = {entry.scale for part in stages[0] for entry in part.entries}
+            found = set.intersection(*({entry.scale for entry in part.entries} for part in stages[0]))
         else:
             found = {self.scale(model)}
         return {scale for scale in found if scale is not None}
@@ -208,7 +208,7 @@ def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
         ConfigError: the file would not be a catalogue any more; it is as it was.
     """
     path = user_file()
-    tables = _tables(_text(path), path.name) if path.exists() else {}
+    tables = read_tables(_text(path), path.name) if path.exists() else {}
     text = to_toml({name: table for name, table in {**tables, **change}.items() if table is not None})
     from_toml(text, path.name, shipped())  # every command reads the file: none would work any more
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,10 +228,15 @@ def from_toml(text: str, where: str, more: Catalog | None = None) -> Catalog:
     Raises:
         ConfigError: not TOML, a table that is not one of a network, or a sibling that is not there.
     """
-    return Catalog(_entries(_tables(text, where), where, more))
+    return Catalog(_entries(read_tables(text, where), where, more))
 
 
-def _tables(text: str, where: str) -> dict[str, Any]:
+def read_tables(text: str, where: str) -> dict[str, Any]:
+    """Return the tables of the weights.toml ``where``, by name, as they are written.
+
+    Raises:
+        ConfigError: not TOML.
+    """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

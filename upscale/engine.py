@@ -123,7 +123,7 @@ class Upscaler:
         began, tiling = time.perf_counter(), self.tiling
         total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
         progress = Progress(on_tile, total)
-        first, *following = [enlarge(frame, target, progress) for frame in image.frames]
+        first, *following = [self._enlarged(frame, target, progress, enlarge) for frame in image.frames]
         return Upscaled(
             image=replace(first, following=tuple(following)),
             tiles=progress.done,
@@ -132,6 +132,22 @@ class Upscaler:
             float32_tiles=progress.float32_tiles,
             seconds=time.perf_counter() - began,
         )
+
+    def _enlarged(
+        self,
+        frame: Image,
+        target: Target | None,
+        progress: Progress,
+        enlarge: Callable[[Image, Target | None, Progress], Image],
+    ) -> Image:
+        """Enlarge ``frame``; where a GPU has no room to put it together after all, again, together on the CPU."""
+        try:
+            return enlarge(frame, target, progress)
+        except (RuntimeError, OutOfMemory) as error:
+            if self.assembly.type == "cpu" or not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+                raise
+        self.assembly = torch.device("cpu")
+        return enlarge(frame, target, progress)
 
     def _upscale_frame(self, image: Image, target: Target | None, progress: Progress) -> Image:
         height, width = (target or self.native).size(*image.pixels.shape[:2])
@@ -257,11 +273,11 @@ class Upscaler:
         carry = torch.empty(3, 0, s * image.frame.width)
         top = 0  # LR row at which the strip begins
         for row, following in zip_longest(rows, rows[1:]):
-            strip = self._blank(s * (row.last - top), s * image.frame.width)
+            strip = torch.zeros(3, s * (row.last - top), s * image.frame.width, device=self.assembly)
             strip[:, : carry.shape[1]] = carry
             for column in columns:
                 tile = image.cut(slice(row.start, row.stop), slice(column.start, column.stop))
-                sr = self._run_tile(network, tile, progress).to(strip.device)
+                sr = self._run_tile(network, tile, progress).to(self.assembly)
                 y, x = s * (row.first - row.start), s * (column.first - column.start)
                 sr = sr[:, y : y + s * (row.last - row.first), x : x + s * (column.last - column.first)]
                 if row.fade:
@@ -303,10 +319,10 @@ class Upscaler:
                 parts.append(self._advance(stream, row.stop - row.start, progress).to(self.assembly))
                 if on_tile is not None:
                     on_tile()
-            band = self._blank(parts[0].shape[1], s * image.frame.width)
+            band = torch.zeros(3, parts[0].shape[1], s * image.frame.width, device=self.assembly)
             for column, sr in zip(columns, parts, strict=True):
                 x = s * (column.first - column.start)
-                sr = sr.to(band.device)[:, :, x : x + s * (column.last - column.first)]
+                sr = sr[:, :, x : x + s * (column.last - column.first)]
                 faded = sr * column.window(s).to(sr.device) if column.fade else sr
                 band[:, :, s * column.first : s * column.last] += faded
             yield band
@@ -326,21 +342,10 @@ class Upscaler:
         upper = max(m, rows // 2 // m * m)
         return torch.cat([self._advance(stream, n, progress) for n in (upper, rows - upper)], 1)
 
-    def _blank(self, height: int, width: int) -> Tensor:
-        """Return room for rows of a result, black."""
-        try:
-            return torch.zeros(3, height, width, device=self.assembly)
-        except RuntimeError as error:
-            if self.assembly.type == "cpu" or not is_out_of_memory(error):
-                raise
-            self.assembly = torch.device("cpu")
-            return torch.zeros(3, height, width)
-
     def _shrink(self, network: Network, edge: int, error: BaseException) -> None:
         """Halve the tile from ``edge``, or say that it cannot be less."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.assembly = torch.device("cpu")  # all of the device's memory is for the network
         half = max(MIN_TILE, edge // 2)
         overlap = None if self.tiling.overlap is None else min(self.tiling.overlap, half // 2)
         self.tiling = Tiling(size=half, overlap=overlap)

@@ -127,7 +127,7 @@ class BandResizer:
         if self.linear_light:
             band = srgb_to_light(band)
         band = _resize_axis(band, -1, 0, self.width_out, self.width, self.kernel, self.width_out)
-        self._rows = band if self._rows is None else torch.cat((self._rows.to(band.device), band), 1)
+        self._rows = band if self._rows is None else torch.cat((self._rows, band), 1)
         available = self._offset + self._rows.shape[1]
         stop = self._done
         while stop < self.height_out:

@@ -33,7 +33,9 @@ def load(
 
     Raises:
         UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: the network cannot be had.
+        WeightsError: its file is missing.
         ConfigError: shares that do not add up to 1.
+        UsageError: no device is called so.
         DeviceUnavailable: the device is not there.
     """
     torch_device = resolve_device(device)

@@ -24,6 +24,7 @@ from upscale.catalog import (
     from_toml,
     known,
     own,
+    read_tables,
     to_toml,
     write_user,
 )
@@ -155,13 +156,13 @@ def _own_place(entry: WeightsEntry) -> Path:
 def folder() -> Path:
     """Return the folder of fetched weights; the environment variable UPSCALE_HOME moves it."""
     home = os.environ.get("UPSCALE_HOME")
-    return (Path(home) if home else user_cache_path("upscale")) / "weights"
+    return (Path(home).resolve() if home else user_cache_path("upscale")) / "weights"
 
 
 def remove(entry: WeightsEntry) -> int:
-    """Delete what was fetched for ``entry``; return how many bytes that was."""
+    """Delete what was fetched or unbundled for ``entry``; return how many bytes that was."""
     path = place(entry)
-    if path is None or not entry.url or not path.is_file():
+    if path is None or path.parent != folder() or not path.is_file():
         return 0
     size = path.stat().st_size
     path.unlink()
@@ -175,31 +176,35 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
 
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
-        WeightsError: none of them is here.
+        WeightsError: none of them is here, or one is of two files.
         DiskFull: no room for it.
     """
     mine = own().entries
-    places = [(entry, place(entry)) for entry in entries if entry.url or entry.name in mine]
+    places = [(entry, place(entry)) for entry in entries if entry.url or mine.get(entry.name) == entry]
     here = [(entry, path) for entry, path in places if path is not None and path.is_file()]
     if not here:
         raise WeightsError(
             "no network that was fetched or added is here",
-            "name one, and it is fetched; the bundled ones are everywhere",
+            "name one that `upscale models list` shows, and it is fetched; the bundled ones are everywhere",
         )
+    for entry, path in here:
+        if path.with_suffix(".param").is_file():
+            way = f"give the one of `upscale models export {entry.name} -o FILE.safetensors` a name"
+            raise WeightsError(f"{entry.name}: is in two files, of ncnn; a bundle holds single ones", way)
     with said_of(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
         for entry, path in here:
             _verify(path, entry)
             file.write(path, _own_place(entry).name)
-        rows = {entry.name: _row(entry) for entry, _ in here if entry.name in mine}
+        rows = {entry.name: _row(entry, _own_place(entry).name) for entry, _ in here if entry.name in mine}
         if rows:
             file.writestr(_ROWS, to_toml(rows))
     return len(here)
 
 
 def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
-    """Put the checkpoints in the zip ``archive`` where those of ``entries`` belong; return whose they were.
+    """Put the checkpoints in the zip ``archive`` into the folder of weights; return whose of ``entries`` they are.
 
-    What its maker had in a catalogue of their own is put into the user's.
+    What its maker had in a catalogue of their own is put into the user's. Files elsewhere are left alone.
 
     Raises:
         ChecksumMismatch: one is not what the catalogue says.
@@ -207,34 +212,46 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
         DiskFull: no room for one; those before it are in their places.
     """
     folder().mkdir(parents=True, exist_ok=True)
-    found = []
+    found, rows = [], {}
     try:
         with zipfile.ZipFile(archive) as file:
             inside = {info.filename: info for info in file.infolist()}
             new = _new_entries(file.read(_ROWS), archive) if _ROWS in inside else []
             for entry in (*entries, *new):
-                path = _own_place(entry) if entry in new else place(entry)
-                info = inside.get(_own_place(entry).name)
-                if path is None or info is None or (entry.bytes or info.file_size) != info.file_size:
+                path = _own_place(entry)
+                info = inside.get(path.name)
+                if info is None or (entry.bytes or info.file_size) != info.file_size:
                     continue
-                with said_of(path), replacing(path) as part:
-                    with file.open(info) as source, part.open("wb") as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
-                    _verify(part, entry)
-                if entry in new:
-                    add(entry if entry.url else replace(entry, file=str(path)))
+                there = place(entry)
+                if entry.url or entry in new or (there is not None and not there.is_file()):
+                    with said_of(path), replacing(path) as part:
+                        with file.open(info) as source, part.open("wb") as target:
+                            shutil.copyfileobj(source, target, 1 << 20)
+                        _verify(part, entry)
+                    if entry in new or not entry.url:
+                        rows[entry.name] = _row(entry, str(path))
                 found.append(entry.name)
     except (OSError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
     if not found:
         raise WeightsError(f"{archive}: no network in it that is known here", "make one with `upscale models bundle`")
+    if rows:
+        write_user(rows)
     return found
 
 
-def _new_entries(rows: bytes, archive: Path) -> list[WeightsEntry]:
-    """Return the networks of the catalogue in a bundle that are not known here."""
-    there = known().entries
-    found = from_toml(rows.decode("utf-8", "replace"), f"{archive}/{_ROWS}", known()).entries.values()
+def _new_entries(text: bytes, archive: Path) -> list[WeightsEntry]:
+    """Return the networks of the catalogue in a bundle that are not known here, without siblings that are not, either.
+
+    Raises:
+        WeightsError: one is called like another network here.
+    """
+    there, where = known().entries, f"{archive}/{_ROWS}"
+    tables = read_tables(text.decode("utf-8", "replace"), where)
+    for table in tables.values():
+        if isinstance(table, dict) and table.get("sibling") not in {*tables, *there}:
+            table.pop("sibling", None)
+    found = from_toml(to_toml(tables), where, known()).entries.values()
     for entry in found:
         if entry.name in there and there[entry.name].sha256 != entry.sha256:
             raise WeightsError(
@@ -277,12 +294,13 @@ def _pin(entry: WeightsEntry, path: Path) -> Path:
 
 def add(entry: WeightsEntry) -> None:
     """Put ``entry`` into the user's own catalogue."""
-    write_user({entry.name: _row(entry)})
+    write_user({entry.name: _row(entry, entry.file)})
 
 
-def _row(entry: WeightsEntry) -> dict[str, Any]:
-    """Return the table of ``entry`` in a weights.toml."""
-    return {key: value for key, value in asdict(entry).items() if key != "name"}
+def _row(entry: WeightsEntry, file: str | None) -> dict[str, Any]:
+    """Return the table of ``entry`` in a weights.toml; where it is not fetched, it lies in ``file``."""
+    row = {key: value for key, value in asdict(entry).items() if key != "name"}
+    return row if entry.url else {**row, "file": file}
 
 
 def forget(name: str) -> bool:

@@ -176,8 +176,14 @@ def test_bundle_goes_to_another_home(
     assert len(zipfile.ZipFile(archive).namelist()) == 3
     assert "--force" in command(["models", "bundle", str(archive)])[2]
     content = file.read_bytes()
+    file.write_bytes(b"trained on since")
+    command(["models", "add", str(archive)])
+    assert file.read_bytes() == b"trained on since"
     file.unlink()
-    monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "other"))
+    assert command(["models", "add", str(archive)])[1] == "tiny: here\nmine: here\n"
+    assert store.place(known().entries["mine"]) in list(store.folder().iterdir())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UPSCALE_HOME", "other")
     known.cache_clear()
     for _ in range(2):  # the second time, all of it is known
         assert command(["models", "add", str(archive)])[:2] == (0, "tiny: here\nmine: here\n")
@@ -187,6 +193,28 @@ def test_bundle_goes_to_another_home(
         assert path is not None
         assert path.read_bytes() == content
     assert mine.license == "MIT"
+    assert "freed, name forgotten" in command(["models", "remove", "mine"])[1]
+    assert len(list(store.folder().iterdir())) == 1
+
+
+def test_a_bundle_holds_siblings_in_any_order_or_none(
+    command: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"summary": "", "license": "MIT", "file": str(file), "sha256": store.sha256(file)}
+    write_user({"a": {**facts, "sibling": "b"}, "b": facts})
+    for number, names in enumerate((["a", "b"], ["a"])):
+        archive = tmp_path / f"{number}.zip"
+        assert command(["models", "bundle", str(archive), *names])[0] == 0
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("UPSCALE_HOME", str(tmp_path / str(number)))
+            known.cache_clear()
+            assert command(["models", "add", str(archive)])[1] == "".join(f"{name}: here\n" for name in names)
+            assert known().entries["a"].sibling == ("b" if "b" in names else None)
+        known.cache_clear()
+    (tmp_path / "n.bin").write_bytes(b"1")
+    (tmp_path / "n.param").write_text("graph")
+    write_user({"n": {**facts, "file": str(tmp_path / "n.bin"), "sha256": None}})
+    assert "n: is in two files" in command(["models", "bundle", str(tmp_path / "n.zip"), "n"])[2]
 
 
 def test_a_bundle_does_not_change_what_a_name_means(

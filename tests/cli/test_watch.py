@@ -114,7 +114,8 @@ def test_it_has_the_options_of_a_single_run(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     PILImage.fromarray(picture(8, 10)).save(folder / "a.png")
-    with watching(folder, "--long", "25", "-f", "webp", "--suffix", "{model}", "--strip") as (results, _):
+    options = ("--long", "25", "-f", "webp", "--suffix", "{model}", "--strip", "--device", "cpu,cpu")
+    with watching(folder, *options) as (results, _):
         assert Path(results.readline().strip()).name == "a_{model}.webp"
     with PILImage.open(tmp_path / "out" / "a_{model}.webp") as result:
         assert (result.size, "xmp" in result.info) == ((25, 20), False)

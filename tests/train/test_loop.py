@@ -215,7 +215,9 @@ def test_a_run_that_goes_on_with_other_pictures_says_so(pictures: Pictures, tmp_
             resume=True,
             on_event=lambda e: events.append(dict(e)),
         )
-    assert [event["text"] for event in events if "text" in event] == ["goes on with other pictures than before"]
+    assert [event["text"] for event in events if "text" in event] == [
+        "the pictures, or their dates, are not those of before"
+    ]
 
 
 def test_a_gradient_that_is_not_finite_is_skipped(pictures: Pictures, tmp_path: Path) -> None:

@@ -247,7 +247,8 @@ class _Stages:
         if entry is not None and entry.settings == self.settings.key and entry.status != "begun":
             if source.is_that_of(entry):
                 if entry.status == "failed":
-                    ended = Failed(job=job, error=UpscaleError(entry.error, entry.hint), earlier=not new)
+                    error = UpscaleError(f"{job.source}: {entry.error}", entry.hint)
+                    ended = Failed(job=job, error=error, earlier=not new)
                 elif entry.output_state == output_state(job.output):
                     ended = self._by_another(job, entry) if new else Skipped(job=job, reason="unchanged")
         if self.retry_failed and not new:
@@ -348,7 +349,8 @@ class _Stages:
             if not isinstance(error, DiskFull | OutOfMemory):  # neither of which is the picture's fault
                 source.hash()
                 entry = journal.entry(job.output, "failed", source, self.settings.key)
-                journal.note(replace(entry, error=error.message, hint=error.hint))
+                reason = error.message.removeprefix(f"{job.source}: ")  # standard input has another path each time
+                journal.note(replace(entry, error=reason, hint=error.hint))
             journal.release(job.output)
         return Failed(job=job, error=error)
 

@@ -80,7 +80,7 @@ class Naming:
                 if unknown:
                     raise ValueError(f"no field {{{min(map(str, unknown))}}}")
                 name = self._fill(self.template, dict.fromkeys(self.FIELDS, "x"))
-            except (ValueError, KeyError) as error:
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
                 fields = " ".join(f"{{{field}}}" for field in self.FIELDS)
                 raise UsageError(f"--name {self.template!r}: {error}", f"its fields are {fields}") from error
             if Path(name).name != name or name in (".", ".."):
@@ -130,7 +130,7 @@ def plan(
     single picture, otherwise a folder; without it results lie beside their sources with the factor in their names:
     ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``; ``a.tga`` beside ``a.png`` becomes
     ``a.tga.png``. Inputs that cannot be enlarged go to ``refused``, so that they do not keep the others; without it,
-    or if they are all, the first of them is raised.
+    or if it is the only one, it is raised.
 
     Raises:
         UsageError: an empty input, or a format that is not that of ``output``.
@@ -149,7 +149,8 @@ def plan(
             )
         jobs = [Job(source=path, output=output, size=_size(path)) for path in paths]
     else:
-        if output is not None and not output.exists() and len(paths) == 1 and not paths[0].is_dir():
+        single = len(paths) + len(refused or ()) == 1 and not any(path.is_dir() for path in paths)
+        if output is not None and not output.exists() and single:
             _check_slip(output)
         jobs = [
             job
@@ -158,7 +159,7 @@ def plan(
         ]
         jobs = list({(job.source.resolve(), job.output.resolve()): job for job in jobs}.values())  # named twice
     jobs = [job for one in jobs for job in _tried(str(one.source), partial(_fitting, one, target), refused)]
-    if refused and not jobs:
+    if refused and len(refused) == 1 and not jobs:
         raise refused[0].error
     _check_clashes(jobs)
     if not force:

@@ -1,1 +1,1 @@
-"""Quantity quality and speed, and say how."""
+"""Measure quality and speed, and say how."""

@@ -28,12 +28,12 @@ class Difference:
     regressed: bool
 
 
-def check(about: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> None:
+def check(about: Mapping[str, Any], baseline: Mapping[str, Any], name: str, *, speed: bool) -> None:
     """Find before a run ``about`` these settings that it cannot be compared with ``baseline``, read from ``name``.
 
     Raises:
-        InputError: another protocol or other pictures, or something that the baseline has and the run will not have: a
-            gate that compares nothing would always be open.
+        InputError: another protocol or other pictures, with ``speed`` another device, or something that the baseline
+            has and the run will not have: a gate that compares nothing would always be open.
     """
     for key in ("protocol", "data"):
         if baseline["about"].get(key) != about[key]:
@@ -41,6 +41,11 @@ def check(about: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> N
                 f"{name}: made with another {key}: {baseline['about'].get(key)}, now {about[key]}",
                 "compare equal runs, or make a new baseline with --json",
             )
+    if speed and baseline["timings"] and baseline["about"].get("device") != about["device"]:
+        raise InputError(
+            f"{name}: timed on {baseline['about'].get('device')}, now on {about['device']}",
+            "leave out --speed, or make a new baseline on this machine",
+        )
     for then in baseline["summaries"]:
         missing = [
             then[key]
@@ -60,7 +65,7 @@ def compare(result: Result, baseline: Mapping[str, Any], name: str) -> list[Diff
     Raises:
         InputError: they cannot be compared, or the run gave no figure that the baseline has.
     """
-    check(result.about, baseline, name)
+    check(result.about, baseline, name, speed=bool(result.timings))
     differences = _quality(result, baseline, name)
     if result.timings and baseline["timings"]:
         differences += _speed(result, baseline, name)
@@ -87,11 +92,6 @@ def _quality(result: Result, baseline: Mapping[str, Any], name: str) -> list[Dif
 
 
 def _speed(result: Result, baseline: Mapping[str, Any], name: str) -> list[Difference]:
-    if baseline["about"].get("device") != result.about["device"]:
-        raise InputError(
-            f"{name}: timed on {baseline['about'].get('device')}, now on {result.about['device']}",
-            "leave out --speed, or make a new baseline on this machine",
-        )
     now = {timing.key: timing for timing in result.timings}
     ratios: dict[str, list[float]] = {}
     for fields in baseline["timings"]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from upscale.cli import console
 from upscale.errors import InputError, OutputExists, UsageError
 from upscale.options import Measure, Target, Tiling
 
@@ -117,10 +117,11 @@ def listed_in(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        text = sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8-sig")
-        return [line for line in text.splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--list {path}: {error}") from error
+        data = console.standard_input() if path == Path("-") else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"--list {path}: {error.strerror or error}") from error
+    text = data.decode("utf-8-sig", "surrogateescape")  # names need not be UTF-8
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def check_outputs(*outputs: Path | None, force: bool) -> None:

@@ -105,7 +105,7 @@ def bench(
         raise UsageError(f"--model: two of {', '.join(names)} have one name", "rename one of the files")
     made = about(upscalers, names, sets, chosen, scales)
     if earlier is not None:
-        check(made, earlier, str(baseline))
+        check(made, earlier, str(baseline), speed=speed)
     rows, crops = [], []
     with console.progress(quiet=json) as bars:
         pictures = sum(len(dataset.pictures) for dataset in sets)
@@ -182,7 +182,7 @@ def _short(name: str) -> str:
     from upscale.catalog import CHECKPOINT_SUFFIXES
 
     path = Path(name)
-    return path.stem if path.suffix in CHECKPOINT_SUFFIXES else name
+    return path.stem if path.suffix in CHECKPOINT_SUFFIXES and path.is_file() else name
 
 
 def _time(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def standard_input() -> bytes:
+    """Return all of standard input; where it is closed, nothing."""
+    return b"" if sys.stdin is None else sys.stdin.buffer.read()
 
 
 _called: dict[str, str] = {}

@@ -66,6 +66,9 @@ Tile = Annotated[
 Overlap = Annotated[
     int | None, typer.Option(metavar="N", help="Pixels that tiles share; default: what the network needs.")
 ]
+Devices = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; all, or several: cuda:0,cuda:1.")
+]
 NumberFormat = Annotated[Precision, typer.Option("--precision", help="Number format of the network.")]
 Format = Annotated[
     str | None,

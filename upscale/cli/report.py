@@ -49,6 +49,8 @@ class Report:
         """Inputs and what was wrong with them."""
         self.earlier = 0
         """How many of those failed in an earlier run and were not tried again."""
+        self.told = 0
+        """How many of those an earlier attempt of ``torchrun`` told."""
         self.total = total
         self.bars = console.progress(quiet=quiet or json)
         self._files = self.bars.add_task("pictures", total=total, unit="pictures", visible=total > 1)
@@ -68,28 +70,36 @@ class Report:
         """Show how a picture ended."""
         from upscale.batch.pipeline import Failed, Skipped
 
-        self.bars.advance(self._files)
         job = ended.job
         if job in self._tiles:
             self.bars.remove_task(self._tiles.pop(job))
         if isinstance(ended, Failed):
             self.refuse(str(job.source), ended.error, earlier=ended.earlier)
-        elif isinstance(ended, Skipped):
+            return
+        self.bars.advance(self._files)
+        if isinstance(ended, Skipped):
             self.skipped += 1
             self.kept += ended.kept
             if self.json:
                 facts = {"output": str(job.output), "reason": ended.reason}
                 console.event({"event": "skipped", "input": str(job.source), **facts})
             elif self.verbose or (self.total == 1 and not self.quiet):
-                console.err.print(f"{job.output}: {ended.reason}", markup=False)
+                console.err.print(console.said(f"{job.output}: {ended.reason}"), markup=False)
         else:
             self.done += 1
             self._show(ended)
 
-    def refuse(self, name: str, error: UpscaleError, *, earlier: bool = False) -> None:
-        """Show why nothing was made of the input ``name``; ``earlier``: it was shown in an earlier run."""
+    def refuse(self, name: str, error: UpscaleError, *, earlier: bool = False, told: bool = False) -> None:
+        """Show why nothing was made of the input ``name``.
+
+        ``earlier``: it was shown in an earlier run; ``told``: in an earlier attempt of this one.
+        """
+        self.bars.advance(self._files)
         self.failed.append((console.said(name), console.said(error.message.removeprefix(f"{name}: "))))
         self.earlier += earlier
+        self.told += told
+        if told:
+            return
         if self.json:
             facts = {"error": error.message, "hint": error.hint, "earlier": earlier}
             console.event({"event": "failed", "input": name, **facts})
@@ -129,7 +139,7 @@ class Report:
     @property
     def has_news(self) -> bool:
         """Whether a picture was done or failed in this run."""
-        return self.done > 0 or len(self.failed) > self.earlier
+        return self.done > 0 or len(self.failed) > self.earlier + self.told
 
     def summary(self) -> None:
         """Show how many pictures ended how, and which failed."""

@@ -71,9 +71,7 @@ def run(
     offline: Offline = False,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:N or mps; all, or several: cuda:0,cuda:1.")
-    ] = "auto",
+    device: opt.Devices = "auto",
     precision: opt.NumberFormat = Precision.AUTO,
     format_: opt.Format = None,
     quality: opt.Quality = None,
@@ -128,10 +126,9 @@ def run(
     tiling = tiling_of(tile_size(tile), overlap)
     behind = colour_of(background)
     writers = writers_of(jobs_)
-    given = [*(inputs or ()), *(input_ or ())]
+    given = [*(inputs or ()), *(input_ or ()), *listed_in(list_)]
     if "-" in given and list_ == Path("-"):
         raise UsageError("--list -: standard input is a picture already", "name a file with --list")
-    given += listed_in(list_)
     if not given:
         raise UsageError("no picture is named", "for example: upscale photo.jpg -x 4")
     if wanted is None and native is not None:
@@ -147,7 +144,7 @@ def run(
             from upscale.loading import load
 
             prepare(model, offline=offline, quiet=quiet or json or not leads)
-            return _on_each(
+            return on_each(
                 devices_for(device, gpu, team),
                 partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
             )
@@ -166,10 +163,12 @@ def run(
         report = Report(len(jobs) + len(refused), json=json and leads, quiet=silent, verbose=verbose)
         if leads:
             for name, error in refused:
-                report.refuse(name, error)
-            if dry_run:
+                report.refuse(name, error, told=team.attempt > 0)
+            if dry_run and jobs:
                 _dry_run(jobs, wanted, force=force, json=json)
-        if dry_run:
+        if not jobs and leads and not dry_run:
+            report.summary()
+        if dry_run or not jobs:
             raise typer.Exit(1 if report.failed else 0)
 
         from upscale.batch import pipeline
@@ -266,7 +265,7 @@ def _dry_run(jobs: Sequence[Job], target: Target, *, force: bool, json: bool) ->
     show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), force=force, json=json)
 
 
-def _on_each(devices: Sequence[str], load: Callable[..., Upscaler]) -> list[Upscaler]:
+def on_each(devices: Sequence[str], load: Callable[..., Upscaler]) -> list[Upscaler]:
     """Return an upscaler for each of ``devices``, all of which give the same results."""
     import torch
 

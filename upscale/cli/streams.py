@@ -24,7 +24,7 @@ class Streams:
         if "-" in self.inputs:
             from upscale.images import suffix_of
 
-            data = sys.stdin.buffer.read()
+            data = console.standard_input()
             source = folder / f"stdin{suffix_of(data)}"
             source.write_bytes(data)
             console.call(source, "standard input")

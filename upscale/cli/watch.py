@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,7 +16,6 @@ import typer
 from upscale.cli import console
 from upscale.cli import picture_options as opt
 from upscale.cli.arguments import (
-    Device,
     Offline,
     Verbose,
     colour_of,
@@ -26,7 +26,7 @@ from upscale.cli.arguments import (
 )
 from upscale.cli.models import prepare
 from upscale.cli.report import Report
-from upscale.cli.run import settings_for
+from upscale.cli.run import on_each, settings_for
 from upscale.errors import UpscaleError, UsageError
 from upscale.files import check_folder
 from upscale.options import Precision
@@ -51,7 +51,7 @@ def watch(
     offline: Offline = False,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = None,
-    device: Device = "auto",
+    device: opt.Devices = "auto",
     precision: opt.NumberFormat = Precision.AUTO,
     format_: opt.Format = None,
     quality: opt.Quality = None,
@@ -72,6 +72,7 @@ def watch(
     from upscale.batch.journal import output_state
     from upscale.batch.plan import pictures, plan
     from upscale.catalog import known
+    from upscale.device import devices_of
     from upscale.images import is_picture
     from upscale.loading import load
 
@@ -85,13 +86,14 @@ def watch(
     tiling = tiling_of(tile_size(tile), overlap)
     behind = colour_of(background)
     prepare(model, offline=offline)
-    upscaler = load(
-        model, device=device, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline
+    upscalers = on_each(
+        devices_of(device),
+        partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
     )
-    target = wanted or upscaler.native
+    target = wanted or upscalers[0].native
     settings = settings_for(
         model,
-        upscaler,
+        upscalers[0],
         target,
         quality=quality,
         background=behind,
@@ -117,7 +119,7 @@ def watch(
                     jobs = [job for job in planned if job.source in complete]
                     report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
                     with report.bars:
-                        pipeline.run(jobs, [upscaler], settings, on_tile=report.on_tile, on_end=report.on_end)
+                        pipeline.run(jobs, upscalers, settings, on_tile=report.on_tile, on_end=report.on_end)
                     handled |= {path: now[path] for path in complete}
                 told = ""
             except UpscaleError as error:  # a clash of names, a folder that is away: once it is mended, all goes on

@@ -81,7 +81,7 @@ def train(
             if state.anew:
                 log(_remark(state, f"{recipe.init} has other shapes: {', '.join(state.anew)} begin anew"))
             if state.data not in ("", pictures.digest):
-                log(_remark(state, "goes on with other pictures than before"))
+                log(_remark(state, "the pictures, or their dates, are not those of before"))
             state.data = pictures.digest
             began, done = time.perf_counter(), 0
             stop = None
