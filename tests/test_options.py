@@ -45,6 +45,7 @@ def test_measures(measure: Measure, text: str, size: tuple[int, int]) -> None:
     target = Target.parse(text, measure)
     assert target.size(50, 100) == size
     assert target.is_reached(50, 100) == (size == (50, 100))
+    assert Target.parse(text, measure.value) == Target.parse(text, measure)
 
 
 @pytest.mark.parametrize(

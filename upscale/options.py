@@ -76,13 +76,13 @@ class Target:
             raise ValueError(f"{self} is not more than 0")
 
     @classmethod
-    def parse(cls, text: str, measure: Measure = Measure.SCALE) -> Target:
+    def parse(cls, text: str, measure: Measure | str = Measure.SCALE) -> Target:
         """Read ``"4"``, ``"2.5"``, ``"4x"``, ``"x4"`` or ``"8/3"``; for a box ``"1920x1080"``.
 
         Raises:
             ValueError: anything else.
         """
-        text = text.strip().lower()
+        text, measure = text.strip().lower(), Measure(measure)
         if measure in _BOXES:
             width, _, height = text.partition("x")
             return cls(_number(width, text, whole=True), measure, _number(height, text, whole=True))

@@ -157,6 +157,12 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     done = run_locked_out(tmp_path, "-w", "ok.png", "-o", "locked/")
     assert done.returncode == 1
     assert done.stderr.startswith("error: locked: no permission to write")
+    (tmp_path / "locked").chmod(0o755)
+    save_picture(tmp_path / "locked" / "in.png")
+    (tmp_path / "locked").chmod(0o555)
+    done = run_locked_out(tmp_path, "-w", "locked/in.png", "ok.png")
+    assert (done.returncode, done.stdout) == (1, "ok_x2.png\n")
+    assert "1 done, 1 failed\n  locked/in.png  locked: no permission to write" in done.stderr
 
 
 @locks

@@ -164,7 +164,7 @@ def plan(
     _check_clashes(jobs)
     if not force:
         _check_existing(jobs)
-    for folder in dict.fromkeys(job.output.parent for job in jobs):
+    for folder in dict.fromkeys(job.output.parent for job in jobs if job.root is not None):
         _check_writable(folder)
     return jobs
 
@@ -263,10 +263,12 @@ def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _fitting(job: Job, target: Target) -> list[Job]:
-    """Return ``job`` if its result fits into its format."""
+    """Return ``job`` if its result fits into its format and can be written; of one of a folder, its turn will tell."""
     row = format_of(job.output)
-    if job.size is not None and job.root is None:  # one of a folder must not keep the others: its turn will tell
-        check_size(str(job.output), row, *target.size(*job.size))
+    if job.root is None:
+        _check_writable(job.output.parent)
+        if job.size is not None:
+            check_size(str(job.output), row, *target.size(*job.size))
     return [job]
 
 
