@@ -182,7 +182,8 @@ def _short(name: str) -> str:
     from upscale.catalog import CHECKPOINT_SUFFIXES
 
     path = Path(name)
-    return path.stem if path.suffix in CHECKPOINT_SUFFIXES and path.is_file() else name
+    single = path.is_file() or name.startswith("http")  # no blend or sequence that ends in a file
+    return path.stem if single and path.suffix in CHECKPOINT_SUFFIXES else name
 
 
 def _time(
