@@ -207,7 +207,7 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
     What its maker had in a catalogue of their own is put into the user's. Files elsewhere are left alone.
 
     Raises:
-        ChecksumMismatch: one is not what the catalogue says.
+        ChecksumMismatch: one, or the file of it that is here, is not what the catalogue says.
         WeightsError: not such a file, nothing in it that a catalogue knows, or a network called like another one here.
         DiskFull: no room for one; those before it are in their places.
     """
@@ -223,7 +223,9 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
                 if info is None or (entry.bytes or info.file_size) != info.file_size:
                     continue
                 there = place(entry)
-                if entry.url or entry in new or (there is not None and not there.is_file()):
+                if not entry.url and entry not in new and there is not None and there.is_file():
+                    _verify(there, entry)
+                else:
                     with said_of(path), replacing(path) as part:
                         with file.open(info) as source, part.open("wb") as target:
                             shutil.copyfileobj(source, target, 1 << 20)

@@ -177,8 +177,9 @@ def test_bundle_goes_to_another_home(
     assert "--force" in command(["models", "bundle", str(archive)])[2]
     content = file.read_bytes()
     file.write_bytes(b"trained on since")
-    command(["models", "add", str(archive)])
-    assert file.read_bytes() == b"trained on since"
+    code, out, err = command(["models", "add", str(archive)])
+    assert (code, out, file.read_bytes()) == (1, "", b"trained on since")
+    assert "mine should have" in err
     file.unlink()
     assert command(["models", "add", str(archive)])[1] == "tiny: here\nmine: here\n"
     assert store.place(known().entries["mine"]) in list(store.folder().iterdir())
