@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -94,6 +96,8 @@ def advice(device: torch.device) -> list[str]:
         remarks.append("no GPU was found, so the CPU is used")
     if not has_native_bf16():
         remarks.append("this CPU has no native bf16 (AVX512-BF16, AMX), so float32 is used, about half as fast")
+    if _gains_by_ncnn() and not _has_ncnn():
+        remarks.append("without ncnn, the bundled networks take half as long again: pip install ncnn")
     cores = os.cpu_count() or 1
     if torch.get_num_threads() < cores // 2:
         remarks.append(f"only {torch.get_num_threads()} of {cores} processors are used: export OMP_NUM_THREADS={cores}")
@@ -119,6 +123,25 @@ def has_native_bf16() -> bool:
         return platform.system() == "Linux" and "bf16" in _cpu_flags()
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+def winograd_pays(device: torch.device) -> bool:
+    """Tell whether float32 convolutions are to be ncnn's on ``device``."""
+    return device.type == "cpu" and _gains_by_ncnn() and _has_ncnn()
+
+
+def _gains_by_ncnn() -> bool:
+    """Tell whether ncnn is the faster one; of wider vectors than AVX2's, this was not measured."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
+@cache
+def _has_ncnn() -> bool:
+    try:
+        import_module("ncnn")
+    except (ImportError, OSError):  # it is not for every system, and an accelerator only
+        return False
+    return True
 
 
 def _cpu_flags() -> str:

@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from upscale.device import DTYPES
+from upscale.device import DTYPES, winograd_pays
 from upscale.errors import NonFiniteOutput
 from upscale.images import Pixels
 from upscale.imaging import to_tensor
 from upscale.models import Generator
 from upscale.models.rows import Part, Rows
+from upscale.models.winograd import by_winograd
 from upscale.options import Precision
 
 OnTile = Callable[[int, int], None]
@@ -47,7 +48,7 @@ class Network:
         self.scale = generator.scale
         self.device = device
         self.layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
-        versions = [generator]
+        versions = [by_winograd(generator) if precision is Precision.FP32 and winograd_pays(device) else generator]
         if precision is not Precision.FP32 and next(generator.parameters(), None) is not None:
             versions.insert(0, copy.deepcopy(generator))
             versions[0].to_precision(DTYPES[precision])
