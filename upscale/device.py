@@ -173,5 +173,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("can't allocate memory", "out of memory", "not enough memory")
+        text in str(error)
+        for text in (
+            "can't allocate memory",
+            "out of memory",
+            "not enough memory",
+            "could not create a primitive",  # oneDNN's word for it
+        )
     )

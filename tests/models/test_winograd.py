@@ -12,7 +12,7 @@ import torch
 from upscale import inference
 from upscale.engine import Upscaler
 from upscale.images import Image, Pixels
-from upscale.models import Generator, build
+from upscale.models import Generator, SelfEnsemble, build
 from upscale.models.rows import Part, Rows
 from upscale.models.winograd import WinogradCompact, by_winograd
 from upscale.options import Precision, Tiling
@@ -40,6 +40,14 @@ def by_rows(generator: Generator, picture: torch.Tensor, parts: list[int]) -> to
         ],
         2,
     )
+
+
+def test_the_mean_of_eight_orientations_goes_through_ncnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble, picture = SelfEnsemble(compact()), torch.rand(1, 3, 30, 21)
+    with torch.inference_mode():
+        expected = ensemble(picture)
+        monkeypatch.setattr(Rows, "conv", lambda *_, **__: pytest.fail("a convolution of PyTorch's"))
+        torch.testing.assert_close(by_winograd(ensemble)(picture), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -69,12 +69,17 @@ class SelfEnsemble(_Composed):
         super().__init__([part])
         self.radius, self.multiple_of, self.any_scale = part.radius, part.multiple_of, part.any_scale
 
+    @property
+    def part(self) -> Generator:
+        """The network whose results are averaged."""
+        return self._part(0)
+
     def at_scale(self, scale: int) -> Self:
         """Return the ensemble of the network at another scale."""
-        return type(self)(self._part(0).at_scale(scale))
+        return type(self)(self.part.at_scale(scale))
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        network = self._part(0)
+        network = self.part
         total = network(x)
         for turns, flip in [(turns, flip) for turns in range(4) for flip in (False, True)][1:]:
             sr = torch.rot90(network(torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))), -turns, (-2, -1))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from upscale.models.base import Generator
 from upscale.models.compact import Compact
+from upscale.models.composed import SelfEnsemble
 from upscale.models.ncnn import FLOAT32, MAGIC
 from upscale.models.rows import Part, Rows, Whole, repeated
 
@@ -25,13 +26,15 @@ LEAST_FEATURES = 64  # with fewer, the transforms around the products take what 
 
 
 def by_winograd(generator: Generator) -> Generator:
-    """Return ``generator`` in a form that takes rows faster on a CPU, itself where there is none."""
+    """Return ``generator`` in a form that is faster on a CPU, itself where there is none."""
+    if isinstance(generator, SelfEnsemble):
+        return SelfEnsemble(by_winograd(generator.part))
     wide = type(generator) is Compact and generator.streams and generator.config.num_feat >= LEAST_FEATURES
     return WinogradCompact(generator) if wide else generator
 
 
 class WinogradCompact(Compact):
-    """A compact network with the weights of another, whose rows go through ncnn."""
+    """A compact network with the weights of another that goes through ncnn, one image at a time."""
 
     def __init__(self, compact: Generator) -> None:
         with torch.device("meta"):
@@ -39,36 +42,50 @@ class WinogradCompact(Compact):
         self.load_state_dict(compact.state_dict(), assign=True)
         self.requires_grad_(False).eval()
         self._nets: dict[bool, Any] = {}
+        self._pools: list[Any] = []
+
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+        return self.enlarge_rows(x, Part(0, x.shape[2], x.shape[2]), Rows())
 
     def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
+        assert isinstance(rows, Rows)
         convolutions = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
-        if not isinstance(rows, Rows):
-            return super().enlarge_rows(x, part, rows)
-        # Above the first row there are zeros, as below the last.
-        above = [_or(rows.kept(layer), x.new_zeros(1, layer.in_channels, 1, x.shape[3])) for layer in convolutions]
-        left = x.shape[2]
-        for kept in above:
+        above, left = [], x.shape[2]
+        for layer in convolutions:
+            kept = rows.kept(layer)
+            if kept is None:  # above the first row there are zeros, as below the last
+                kept = x.new_zeros(1, layer.in_channels, 1, x.shape[3])
+            above.append(kept)
             left += kept.shape[2] - 2 + part.last
             if left < 1:  # ncnn has no empty images
                 return super().enlarge_rows(x, part, rows)
-        run = _Run(self._net(last=part.last))
-        run.give("lr", x)
-        for i, kept in enumerate(above):
-            run.give(f"above{i}", kept)
-        if not part.last:  # one after the other, so that what lies between layers is let go of
-            for i, layer in enumerate(convolutions):
-                rows.keep(layer, run.take(f"kept{i}"))
-        sr = run.take("sr")
+        try:
+            with _Run(self._net(last=part.last)) as run:
+                run.give("lr", x)
+                for i, kept in enumerate(above):
+                    run.give(f"above{i}", kept)
+                if not part.last:  # one after the other, so that what lies between layers is let go of
+                    for i, layer in enumerate(convolutions):
+                        rows.keep(layer, run.take(f"kept{i}"))
+                sr = run.take("sr")
+        finally:
+            for pool in self._pools:
+                pool.clear()
         return sr + repeated(rows.delay(self, x, sr.shape[2] // self.scale), self.scale)
 
     def _net(self, *, last: bool) -> Any:
+        import ncnn
+
+        if not self._pools:  # of ncnn's own, a few rows that are kept would each take the room of a whole strip
+            self._pools = [ncnn.UnlockedPoolAllocator(), ncnn.PoolAllocator()]
+            for pool in self._pools:
+                pool.set_size_compare_ratio(0.5)
         if last not in self._nets:
-            self._nets[last] = _graph(list(self.body), self.scale, last=last).load()
+            net = ncnn.Net()
+            net.opt.blob_allocator, net.opt.workspace_allocator = self._pools
+            _graph(list(self.body), self.scale, last=last).load_into(net)
+            self._nets[last] = net
         return self._nets[last]
-
-
-def _or(kept: Tensor | None, zeros: Tensor) -> Tensor:
-    return zeros if kept is None else kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +105,7 @@ class _Graph:
         for tensor in tensors:
             self.weights.extend(tensor.float().contiguous().numpy().tobytes())
 
-    def load(self) -> Any:
-        import ncnn
-
-        net = ncnn.Net()
+    def load_into(self, net: Any) -> None:
         net.opt.num_threads = torch.get_num_threads()
         # float32 throughout, also where ncnn would rather halve it.
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
@@ -102,7 +116,6 @@ class _Graph:
             weights.write_bytes(self.weights)
             if net.load_param_mem(text) or net.load_model(str(weights)):
                 raise MemoryError
-        return net
 
 
 def _graph(layers: Sequence[nn.Module], scale: int, *, last: bool) -> _Graph:
@@ -142,7 +155,7 @@ def _graph(layers: Sequence[nn.Module], scale: int, *, last: bool) -> _Graph:
 
 
 class _Run:
-    """One pass through a network of ncnn."""
+    """One pass through a network of ncnn; its memory is let go of in the end, also after an error."""
 
     def __init__(self, net: Any) -> None:
         import ncnn
@@ -150,6 +163,12 @@ class _Run:
         self._extractor = net.create_extractor()
         self._mat = ncnn.Mat
         self._given: list[Any] = []  # ncnn only refers to the memory of what it is given
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._extractor.clear()
 
     def give(self, name: str, x: Tensor) -> None:
         """Let the input ``name`` be ``x`` ``[1, C, h, w]``."""
