@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.conftest import network, picture
 from upscale import engine
+from upscale.device import is_out_of_memory
 from upscale.engine import Upscaler
 from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
 from upscale.images import Image, Pixels
@@ -254,6 +255,21 @@ def test_out_of_memory_on_any_tile_gives_the_same_pixels(
     assert np.mean(expected.image.pixels != result.image.pixels) < 1e-4
     assert limited.tiling.size == 64
     assert 64 <= result.tile_size < 128
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9553920 bytes"),
+        RuntimeError("could not create a primitive"),
+    ],
+    ids=repr,
+)
+def test_what_says_that_memory_ran_out_is_understood(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.parametrize("config", [COMPACT, RRDBNET, SPAN])

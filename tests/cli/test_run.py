@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -43,6 +44,22 @@ def run(
     threads = torch.get_num_threads()
     yield run
     torch.set_num_threads(threads)  # two networks share the cores, and take a part each
+
+
+def test_the_collector_rests_while_pytorch_is_imported_and_no_longer(tmp_path: Path) -> None:
+    PILImage.fromarray(picture(12, 10)).save(tmp_path / "a.png")
+    program = (
+        "import gc, sys; from upscale.cli import main\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('torch', 'torch.export'): print(name, gc.isenabled(), file=sys.stderr)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "try: main(['a.png', '-m', 'bicubic'])\n"
+        "finally: print('end', gc.isenabled(), gc.get_freeze_count() > 10_000, file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stderr.splitlines() == ["torch False", "torch.export False", "end True True"]
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
