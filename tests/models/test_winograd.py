@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +102,25 @@ def test_pictures_by_ncnn_are_those_of_pytorch_to_a_level(monkeypatch: pytest.Mo
     pixels: Pixels = np.random.default_rng(0).integers(0, top + 1, (150, 90, 3)).astype(dtype)
     one, other = (upscaler.upscale(Image(pixels=pixels)).image.pixels.astype(int) for upscaler in (faster, usual))
     assert np.abs(one - other).max() <= max(1, top // 2**15)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_weights_that_ncnn_cannot_read_are_left_to_pytorch(monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+    generator, picture = compact(), torch.rand(1, 3, 40, 16)
+    faster = by_winograd(generator)
+    write, folders = Path.write_bytes, []
+
+    def elsewhere(path: Path, data: bytes) -> int:  # as if its name were another to ncnn
+        folders.append(path.parent)
+        if full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path.with_suffix(".away"), data)
+
+    monkeypatch.setattr(Path, "write_bytes", elsewhere)
+    with torch.inference_mode():
+        torch.testing.assert_close(by_rows(faster, picture, [25, 15]), generator(picture), rtol=1e-4, atol=1e-4)
+    assert len(folders) == 2
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_half_precision_stays_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,8 +59,11 @@ class WinogradCompact(Compact):
             left += kept.shape[2] - 2 + part.last
             if left < 1:  # ncnn has no empty images
                 return super().enlarge_rows(x, part, rows)
+        net = self._net(last=part.last)
+        if net is None:
+            return super().enlarge_rows(x, part, rows)
         try:
-            with _Run(self._net(last=part.last)) as run:
+            with _Run(net) as run:
                 run.give("lr", x)
                 for i, kept in enumerate(above):
                     run.give(f"above{i}", kept)
@@ -74,6 +77,7 @@ class WinogradCompact(Compact):
         return sr + repeated(rows.delay(self, x, sr.shape[2] // self.scale), self.scale)
 
     def _net(self, *, last: bool) -> Any:
+        """Return the network for the last rows, or for others; None where ncnn could not read its weights."""
         import ncnn
 
         if not self._pools:  # of ncnn's own, a few rows that are kept would each take the room of a whole strip
@@ -83,8 +87,7 @@ class WinogradCompact(Compact):
         if last not in self._nets:
             net = ncnn.Net()
             net.opt.blob_allocator, net.opt.workspace_allocator = self._pools
-            _graph(list(self.body), self.scale, last=last).load_into(net)
-            self._nets[last] = net
+            self._nets[last] = net if _graph(list(self.body), self.scale, last=last).load_into(net) else None
         return self._nets[last]
 
 
@@ -105,17 +108,21 @@ class _Graph:
         for tensor in tensors:
             self.weights.extend(tensor.float().contiguous().numpy().tobytes())
 
-    def load_into(self, net: Any) -> None:
+    def load_into(self, net: Any) -> bool:
+        """Tell whether ``net`` could read it: not where there is no temporary folder whose name ncnn can open."""
         net.opt.num_threads = torch.get_num_threads()
         # float32 throughout, also where ncnn would rather halve it.
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
         net.opt.use_bf16_storage = False
         text = "\n".join((MAGIC.decode(), f"{len(self.lines)} {len(self.blobs)}", *self.lines, ""))
-        with tempfile.TemporaryDirectory(prefix="upscale-") as folder:  # ncnn takes weights from files only
-            weights = Path(folder) / "weights.bin"
-            weights.write_bytes(self.weights)
-            if net.load_param_mem(text) or net.load_model(str(weights)):
-                raise MemoryError
+        try:
+            with tempfile.TemporaryDirectory(prefix="upscale-") as folder:  # it takes weights from files only
+                weights = Path(folder) / "weights.bin"
+                weights.write_bytes(self.weights)
+                codes: list[int] = [net.load_param_mem(text), net.load_model(str(weights))]
+        except OSError:
+            return False
+        return not any(codes)
 
 
 def _graph(layers: Sequence[nn.Module], scale: int, *, last: bool) -> _Graph:
