@@ -352,7 +352,7 @@ class Upscaler:
         if self._geometry(network.generator)[0] >= edge:
             raise OutOfMemory(
                 f"{self.device}: not enough memory, also with a tile of {edge} pixels",
-                "close other programs, or use --device cpu",
+                "close other programs" + ("" if self.device.type == "cpu" else ", or use --device cpu"),
             ) from error
 
 
