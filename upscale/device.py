@@ -97,7 +97,7 @@ def advice(device: torch.device) -> list[str]:
     if not has_native_bf16():
         remarks.append("this CPU has no native bf16 (AVX512-BF16, AMX), so float32 is used, about half as fast")
     if _gains_by_ncnn() and not _has_ncnn():
-        remarks.append("without ncnn, the bundled networks take half as long again: pip install ncnn")
+        remarks.append("without ncnn, the bundled networks take a third longer: pip install ncnn")
     cores = os.cpu_count() or 1
     if torch.get_num_threads() < cores // 2:
         remarks.append(f"only {torch.get_num_threads()} of {cores} processors are used: export OMP_NUM_THREADS={cores}")

@@ -219,7 +219,7 @@ def run(
 def _collector_paused() -> Iterator[None]:
     """Keep Python's collector from looking through PyTorch's many objects while they are made, and later on.
 
-    It takes a tenth of the time that importing PyTorch takes, and finds nothing.
+    It takes a seventh of the time that importing PyTorch takes, and finds nothing.
     """
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Compact networks in float32 on a CPU: by ncnn, whose 3x3 convolutions are Winograd's; PyTorch's are not.
+"""Compact networks in float32 on a CPU: by ncnn, whose 3x3 convolutions are Winograd's; PyTorch's are direct.
 
 F(4x4, 3x3) makes 16 pixels of a feature of 36 products instead of 144 (Lavin and Gray 2016, "Fast algorithms for
 convolutional neural networks", section 4). Between the layers, features stay in the layout that it works in.
@@ -62,18 +62,14 @@ class WinogradCompact(Compact):
         net = self._net(last=part.last)
         if net is None:
             return super().enlarge_rows(x, part, rows)
-        try:
-            with _Run(net) as run:
-                run.give("lr", x)
-                for i, kept in enumerate(above):
-                    run.give(f"above{i}", kept)
-                if not part.last:  # one after the other, so that what lies between layers is let go of
-                    for i, layer in enumerate(convolutions):
-                        rows.keep(layer, run.take(f"kept{i}"))
-                sr = run.take("sr")
-        finally:
-            for pool in self._pools:
-                pool.clear()
+        with _Run(net, self._pools) as run:
+            run.give("lr", x)
+            for i, kept in enumerate(above):
+                run.give(f"above{i}", kept)
+            if not part.last:  # one after the other, so that what lies between layers is let go of
+                for i, layer in enumerate(convolutions):
+                    rows.keep(layer, run.take(f"kept{i}"))
+            sr = run.take("sr")
         return sr + repeated(rows.delay(self, x, sr.shape[2] // self.scale), self.scale)
 
     def _net(self, *, last: bool) -> Any:
@@ -87,7 +83,7 @@ class WinogradCompact(Compact):
         if last not in self._nets:
             net = ncnn.Net()
             net.opt.blob_allocator, net.opt.workspace_allocator = self._pools
-            self._nets[last] = net if _graph(list(self.body), self.scale, last=last).load_into(net) else None
+            self._nets[last] = net if _graph(self.body, self.scale, last=last).load_into(net) else None
         return self._nets[last]
 
 
@@ -119,13 +115,13 @@ class _Graph:
             with tempfile.TemporaryDirectory(prefix="upscale-") as folder:  # it takes weights from files only
                 weights = Path(folder) / "weights.bin"
                 weights.write_bytes(self.weights)
-                codes: list[int] = [net.load_param_mem(text), net.load_model(str(weights))]
+                failed: int = net.load_param_mem(text) or net.load_model(str(weights))
         except OSError:
             return False
-        return not any(codes)
+        return not failed
 
 
-def _graph(layers: Sequence[nn.Module], scale: int, *, last: bool) -> _Graph:
+def _graph(layers: nn.Sequential, scale: int, *, last: bool) -> _Graph:
     """Return the network that ``Rows`` makes of ``layers``: of ``lr`` and the rows above each convolution, ``sr``.
 
     Where the rows are not the ``last`` ones, it also gives those that each convolution will need again.
@@ -135,7 +131,7 @@ def _graph(layers: Sequence[nn.Module], scale: int, *, last: bool) -> _Graph:
     x, i = "lr", 0
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
-            assert layer.bias is not None
+            assert layer.bias is not None  # Compact's have one
             graph.add("Input", [], [f"above{i}"])
             graph.add("Concat", [f"above{i}", x], [f"joined{i}"], "0=1")  # along rows
             x = f"joined{i}"
@@ -164,9 +160,10 @@ def _graph(layers: Sequence[nn.Module], scale: int, *, last: bool) -> _Graph:
 class _Run:
     """One pass through a network of ncnn; its memory is let go of in the end, also after an error."""
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: Any, pools: Sequence[Any]) -> None:
         import ncnn
 
+        self._pools = pools
         self._extractor = net.create_extractor()
         self._mat = ncnn.Mat
         self._given: list[Any] = []  # ncnn only refers to the memory of what it is given
@@ -176,6 +173,8 @@ class _Run:
 
     def __exit__(self, *_: object) -> None:
         self._extractor.clear()
+        for pool in self._pools:
+            pool.clear()
 
     def give(self, name: str, x: Tensor) -> None:
         """Let the input ``name`` be ``x`` ``[1, C, h, w]``."""
