@@ -62,6 +62,29 @@ def test_the_collector_rests_while_pytorch_is_imported_and_no_longer(tmp_path: P
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize(("name", "end"), [("a.png", "decoded\nready\n"), ("bad.png", "decoded\nready\nerror: ")])
+def test_a_single_picture_is_decoded_while_pytorch_is_imported(tmp_path: Path, name: str, end: str) -> None:
+    PILImage.fromarray(picture(12, 10)).save(tmp_path / "a.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    program = (
+        "import sys, threading; import upscale.images as images; from upscale.cli import main\n"
+        "decoded, decode = threading.Event(), images.decode\n"
+        "def watched(data, name):\n"
+        "    print('decoded', file=sys.stderr, flush=True); decoded.set(); return decode(data, name)\n"
+        "images.decode = watched\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name != 'torch.export': return\n"
+        "        print('ready' if decoded.wait(60) else 'late', file=sys.stderr, flush=True)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        f"main([{name!r}, '-m', 'bicubic', '-x', '2', '-q'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert result.stderr.startswith(end)
+    assert result.stderr.count("decoded") == 1
+    assert (result.returncode == 0) == (tmp_path / "a_x2.png").exists() == (name == "a.png")
+
+
 @pytest.mark.parametrize(
     ("arguments", "name", "size"),
     [

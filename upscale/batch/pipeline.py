@@ -100,13 +100,15 @@ def run(
     retry_failed: bool = False,
     redo: bool = False,
     team: Team | None = None,
+    first: Future[Image] | None = None,
 ) -> None:
     """Do ``jobs`` with ``upscalers`` of one network, one for each device; ``on_end`` is told of the end of each job.
 
     What the journal of a folder of results says to be done, from the same content and with the same settings, is not
     done again, and a result that was changed since is left; what another run works on comes last. ``retry_failed``: do
     nothing but what failed before. ``redo``: do everything, whatever the journal said at the beginning. With a
-    ``team``, what the others do is reported as done, too.
+    ``team``, what the others do is reported as done, too. ``first``: the first of ``jobs``, whose decoding was begun
+    before the network was there; a journal would have to be asked for it.
 
     Raises:
         DiskFull: no room for a result; nothing is begun any more, what was begun is finished.
@@ -121,6 +123,8 @@ def run(
         stages = _Stages(
             upscalers, settings, journals, on_tile, writers, retry_failed=retry_failed, redo=redo, shared=not team.alone
         )
+        if first is not None:
+            stages.begun[jobs[0]] = first
         stack.callback(stages.close)
         elsewhere = _flow(team.order(jobs), stages, on_end)
         stages.wait = True
@@ -185,6 +189,8 @@ class _Stages:
         self.shared = shared
         self.wait = False
         """Whether to wait for pictures that another run works on."""
+        self.begun: dict[Job, Future[Image]] = {}
+        """Pictures that are being decoded already."""
         self.full: DiskFull | None = None
         """That there is no room for a result: nothing is begun any more."""
         self.reader = ThreadPoolExecutor(1)
@@ -227,8 +233,9 @@ class _Stages:
                 if ended is not None:
                     journal.release(job.output)
                     return ended
+            begun = self.begun.pop(job, None)
             with _told_of_memory(job):
-                image = decode(source.read(), str(job.source))
+                image = decode(source.read(), str(job.source)) if begun is None else begun.result()
             return _Ready(job=job, image=image, source=source, journal=journal)
         except UpscaleError as error:
             return self._failed(job, error, journal if claimed else None, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from upscale.batch.plan import Job, Refused
     from upscale.batch.results import Settings
     from upscale.engine import Upscaler
+    from upscale.images import Image
 
 
 def _print_version(wanted: bool) -> None:
@@ -173,6 +175,7 @@ def run(
         if dry_run or not jobs:
             raise typer.Exit(1 if report.failed else 0)
 
+        first = None if upscalers or jobs[0].root is not None else _begun(jobs[0])
         upscalers = upscalers or loaded()
         from upscale.batch import pipeline
 
@@ -200,6 +203,7 @@ def run(
                     retry_failed=retry_failed,
                     redo=force,
                     team=team,
+                    first=first,
                 )
         except KeyboardInterrupt:
             report.summary()
@@ -213,6 +217,17 @@ def run(
         streams.send(report.done)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _begun(job: Job) -> Future[Image]:
+    """Return the picture of ``job``, decoded by one core while another imports PyTorch."""
+    from upscale.images import decode
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(lambda: decode(job.source.read_bytes(), str(job.source)))
+    finally:
+        pool.shutdown(wait=False)
 
 
 @contextmanager
