@@ -2,7 +2,7 @@
 
 python benchmarks/loader.py DATA [--recipe compact --recipe realesrnet] [--set KEY=VALUE] [--steps 20] [--rounds 3]
 
-The loop is that of `upscale train`: for a GPU, a thread makes crops and degradations while the networks are busy.
+The loop is that of `upscale train`: for a GPU, threads cut crops and degrade them on it while the networks are busy.
 Rounds of both are taken in turn, so that other work on the machine hits both alike, and the median round counts.
 "Loader alone" is how many batches a second are made when nothing else runs. Rows in bf16 appear where the processor
 multiplies it natively; elsewhere it is emulated, many times slower than float32, and `--bf16` asks for it all
@@ -36,7 +36,7 @@ def measure(
     """Return medians over ``rounds``: steps a second of the loop, on one batch, and batches a second of the loader."""
     state = fresh(recipe, device)
     source = Batches(pictures, recipe)
-    fixed = source.batch(0).to(device)
+    fixed = source.batch(0, device)
     for _ in range(2):  # the first steps choose kernels and allocate
         train_step(state, fixed, goal)
     loop, bare, alone = [], [], []
@@ -46,7 +46,7 @@ def measure(
         stream.close()  # or its thread goes on making a batch while the others are timed
         bare.append(rate(lambda: train_step(state, fixed, goal), steps, device))
         numbers = itertools.count(turn * steps)
-        alone.append(rate(lambda numbers=numbers: source.batch(next(numbers)), min(steps, 5), device))
+        alone.append(rate(lambda numbers=numbers: source.batch(next(numbers), device), min(steps, 5), device))
     return statistics.median(loop), statistics.median(bare), statistics.median(alone)
 
 

@@ -151,6 +151,15 @@ def _cpu_flags() -> str:
         return ""
 
 
+def whole_float32(device: torch.device) -> None:
+    """Have convolutions on ``device`` take float32 as it is, for the process.
+
+    cuDNN would round it to ten bits of fraction, too few for pictures of 16 bits and for LR that training makes.
+    """
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def default_tile(device: torch.device, *, streams: bool) -> int:
     """Return the edge of a tile in LR pixels that suits ``device``.
 

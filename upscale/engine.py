@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from upscale.backprojection import back_project
-from upscale.device import assembly_device, default_tile, is_out_of_memory
+from upscale.device import assembly_device, default_tile, is_out_of_memory, whole_float32
 from upscale.errors import InputError, OutOfMemory
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, resize_array, to_array
@@ -72,8 +72,7 @@ class Upscaler:
         self.faithful = faithful
         self.assembly = assembly_device(device)
         self._networks: dict[int, Network] = {}
-        if device.type == "cuda":  # for the process: cuDNN's float32 has ten bits of fraction else, too few for 16
-            torch.backends.cudnn.allow_tf32 = False
+        whole_float32(device)
 
     @property
     def native(self) -> Target:

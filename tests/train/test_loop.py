@@ -14,6 +14,7 @@ import torch
 from PIL import Image as PILImage
 
 from tests.conftest import picture
+from tests.test_devices import GPU, OneDevice
 from tests.train.conftest import CPU, losses, recipe, run
 from upscale.checkpoint import load_generator, read_metadata
 from upscale.errors import ConfigError, InputError
@@ -69,6 +70,34 @@ def test_batches_are_aligned_and_depend_on_seed_and_step_only(pictures: Pictures
     assert float((reduced.flip(-1) - batch.lr).abs().mean()) > 0.05
     other = Batches(pictures, recipe("seed=1")).batch(5)
     assert not torch.equal(other.gt, batches.batch(5).gt)
+
+
+def test_threads_make_the_same_batches_in_their_order(pictures: Pictures) -> None:
+    batches = Batches(pictures, recipe("degradation.kind=blind"))
+    for step, batch in zip(range(3, 11), batches.ahead(3, CPU, 3), strict=False):
+        same = batches.batch(step)
+        assert torch.equal(batch.lr, same.lr)
+        assert torch.equal(batch.gt, same.gt)
+    assert next(Batches(pictures, recipe()).starting_at(3, GPU)).lr.device == GPU
+
+
+@pytest.mark.parametrize("changes", [("data.drawn=0.5",), ("degradation.kind=blind", "degradation.sharpen=true")])
+def test_lr_for_a_gpu_is_made_on_it(pictures: Pictures, changes: tuple[str, ...]) -> None:
+    batches = Batches(pictures, recipe("data.batch_size=4", *changes))
+    for step in range(12):
+        with OneDevice():  # type: ignore[no-untyped-call]
+            made = [tensor for tensor in batches.batch(step, GPU)[:3] if tensor is not None]
+        same = [tensor for tensor in batches.batch(step)[:3] if tensor is not None]
+        assert {tensor.device for tensor in made} == {GPU}
+        assert [tensor.shape for tensor in made] == [tensor.shape for tensor in same]
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+def test_crops_are_turned_to_the_left_then_mirrored(turns: int, mirror: bool) -> None:
+    crop = picture(12, 10)[1:8, 2:9]
+    turned = np.rot90(crop, turns)
+    assert np.array_equal(data._turned(crop, turns, mirror), turned[:, ::-1] if mirror else turned)
 
 
 def test_the_last_steps_take_larger_crops_from_pictures_with_room(pictures: Pictures) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -29,6 +32,9 @@ from upscale.train.recipe import Recipe
 
 UNUSED = 30 * 24 * 3600
 """Seconds after which decoded pictures that no run read are removed."""
+LOADERS = 8
+"""Threads at most that make batches for a GPU: more would wait for Python's lock, and hold up the one that trains."""
+_CPU = torch.device("cpu")
 
 
 class Batch(NamedTuple):
@@ -38,11 +44,6 @@ class Batch(NamedTuple):
     gt: Tensor  # [B, 3, s*h, s*w]
     sharp: Tensor | None = None  # what losses compare with instead of gt, except the adversarial one
     texture: float = 1.0  # share of the weights of perceptual and adversarial terms
-
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on ``device``."""
-        sharp = None if self.sharp is None else self.sharp.to(device)
-        return Batch(self.lr.to(device), self.gt.to(device), sharp, self.texture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,38 +194,45 @@ class Batches:
     def starting_at(self, step: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batch of ``step`` and those after it, on ``device``.
 
-        For another device than the CPU, the next is made while one is in use. On the CPU that would cost more than it
-        saves: all cores work for the network, and wait for the one that makes the batch.
+        For another device than the CPU, threads make the next ones while one is in use. On the CPU that would cost more
+        than it saves: all cores work for the network, and wait for the one that makes the batch.
         """
         if device.type == "cpu":
             for number in itertools.count(step):
                 yield self.batch(number)
-        with ThreadPoolExecutor(1) as pool:
-            upcoming = pool.submit(self.batch, step)
-            while True:
-                step += 1
-                current, upcoming = upcoming, pool.submit(self.batch, step)
-                yield current.result().to(device)
+        share = (os.cpu_count() or 1) // max(1, torch.cuda.device_count())  # of the cores, for each GPU's process
+        yield from self.ahead(step, device, max(1, min(LOADERS, share - 1)))
 
-    def batch(self, step: int) -> Batch:
-        """Return the batch of ``step``."""
+    def ahead(self, step: int, device: torch.device, threads: int) -> Iterator[Batch]:
+        """Yield the batch of ``step`` and those after it, as many of them made ahead as there are ``threads``."""
+        with ThreadPoolExecutor(threads) as pool:
+            coming = deque(pool.submit(self.batch, number, device) for number in range(step, step + threads))
+            for number in itertools.count(step + threads):
+                batch = coming.popleft()
+                coming.append(pool.submit(self.batch, number, device))
+                yield batch.result()
+
+    def batch(self, step: int, device: torch.device = _CPU) -> Batch:
+        """Return the batch of ``step`` on ``device``, where LR is made."""
         scale, degradation = self.recipe.scale, self.recipe.degradation
         seed = [self.recipe.seed, step]
         size = self._large if step >= (1 - self.recipe.data.large) * self.recipe.steps else self._usual
         count = size.count
         crops = [self._crop(size, np.random.default_rng([*seed, self.rank * count + i])) for i in range(count)]
-        gt = _stacked([crop.gt for crop in crops])
-        given = {place: crop.lr for place, crop in enumerate(crops) if crop.lr is not None}
+        gt = _stacked([crop.gt for crop in crops], device)
+        places = [place for place, crop in enumerate(crops) if crop.lr is not None]
+        given = _stacked([crop.lr for crop in crops if crop.lr is not None], device) if places else None
         sharp = sharpened(gt) if degradation.sharpen else None
         if self.lrs is not None:
-            return Batch(_stacked(list(given.values())).contiguous(memory_format=torch.channels_last), gt, sharp)
+            assert given is not None
+            return Batch(given.contiguous(memory_format=torch.channels_last), gt, sharp)
         number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
         random = torch.Generator().manual_seed(int(number))
         blind = degradation.kind == "blind" and not chance(random, degradation.clean)
         source, border = gt if sharp is None else sharp, MARGIN * scale
         lr = degrade(source, scale, degradation if blind else None, random)
-        if given and not blind:
-            lr[list(given)] = _stacked(list(given.values()))
+        if given is not None and not blind:
+            lr[places] = given
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
             gt[..., border:-border, border:-border].contiguous(),
@@ -258,14 +266,21 @@ def crop_size(edge: int, scale: int) -> int:
     return edge + 2 * MARGIN * scale
 
 
-def _stacked(crops: Sequence[Pixels]) -> Tensor:
-    """Turn crops ``[H, W, 3]`` uint8 into ``[B, 3, H, W]`` float32 in [0, 1]."""
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+def _stacked(crops: Sequence[Pixels], device: torch.device) -> Tensor:
+    """Turn crops ``[H, W, 3]`` uint8 into ``[B, 3, H, W]`` float32 in [0, 1] on ``device``."""
+    stacked = torch.from_numpy(np.stack(crops))
+    if device.type == "cuda":
+        stacked = stacked.pin_memory()  # else the copy would wait for what the GPU has to do
+    return stacked.to(device, non_blocking=True).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def _turned(crop: Pixels, turns: int, mirror: bool) -> Pixels:
-    crop = np.rot90(crop, turns)
-    return np.ascontiguousarray(crop[:, ::-1] if mirror else crop)
+    """Turn ``crop`` by so many right angles to the left, then mirror it: ten times as fast as by NumPy."""
+    turned = cv2.rotate(crop, _TURNS[turns]) if turns else np.ascontiguousarray(crop)
+    return cv2.flip(turned, 1) if mirror else turned
+
+
+_TURNS = (0, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 def _detail(crop: Pixels) -> float:

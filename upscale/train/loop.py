@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from upscale.device import whole_float32
 from upscale.errors import ConfigError, DiskFull
 from upscale.files import replacing, said_of
 from upscale.train.data import Batches, Pictures
@@ -65,6 +66,7 @@ def train(
         OutOfMemory: not even a single crop fits into memory.
     """
     with _saving_to(out), joined() as ranks, _interruptible() as interrupted:
+        whole_float32(device)
         goal = objective(recipe, device, ranks)
         going_on = resume or (ranks.begun and (out / "state.pt").exists())
         state = load_state(recipe, out, device) if going_on else _start(recipe, out, device, ranks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,45 +34,45 @@ class Muon(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            same_shape: dict[tuple[int, ...], list[nn.Parameter]] = {}
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter.ndim >= 2:
-                    same_shape.setdefault(tuple(parameter.shape), []).append(parameter)
-                else:
-                    self._adam(parameter, group["lr"])
-            for parameters in same_shape.values():
-                self._muon(parameters, group["lr"])
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            vectors = tuple(parameter for parameter in moving if parameter.ndim < 2)
+            matrices = [parameter for parameter in moving if parameter.ndim >= 2]
+            if vectors:
+                self._adam(vectors, group["lr"])
+            for shape in dict.fromkeys(matrix.shape for matrix in matrices):
+                self._muon(tuple(matrix for matrix in matrices if matrix.shape == shape), group["lr"])
 
-    def _muon(self, parameters: list[nn.Parameter], lr: float) -> None:
-        updates = []
-        for parameter in parameters:
-            gradient = parameter.grad
-            assert gradient is not None
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(gradient)
-            state["momentum"].mul_(MOMENTUM).add_(gradient)
-            updates.append(gradient.add(state["momentum"], alpha=MOMENTUM).flatten(1))  # Nesterov
-        stacked = orthogonalise(torch.stack(updates))  # one batched product for all layers of a shape
+    def _muon(self, parameters: tuple[nn.Parameter, ...], lr: float) -> None:
+        gradients, states = self._states(parameters, "momentum")
+        momenta = [state["momentum"] for state in states]
+        torch._foreach_mul_(momenta, MOMENTUM)
+        torch._foreach_add_(momenta, gradients)
+        updates = torch._foreach_add(gradients, momenta, alpha=MOMENTUM)  # Nesterov
+        # One batched product for all layers of a shape.
+        stacked = orthogonalise(torch.stack([update.flatten(1) for update in updates]))
         size = 0.2 * math.sqrt(max(stacked.shape[1:]))
-        for parameter, update in zip(parameters, stacked, strict=True):
-            parameter.add_(update.reshape(parameter.shape), alpha=-lr * size)
+        torch._foreach_add_(parameters, stacked.view(-1, *parameters[0].shape).unbind(), alpha=-lr * size)
 
-    def _adam(self, parameter: nn.Parameter, lr: float) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        state = self.state[parameter]
-        if not state:
-            state |= {"steps": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
-        state["steps"] += 1
+    def _adam(self, parameters: tuple[nn.Parameter, ...], lr: float) -> None:
+        gradients, states = self._states(parameters, "mean", "square")
+        means, squares = ([state[name] for state in states] for name in ("mean", "square"))
         beta1, beta2 = ADAM_BETAS
-        state["mean"].lerp_(gradient, 1 - beta1)
-        state["square"].lerp_(gradient.square(), 1 - beta2)
-        mean = state["mean"] / (1 - beta1 ** state["steps"])
-        square = state["square"] / (1 - beta2 ** state["steps"])
-        parameter.addcdiv_(mean, square.sqrt().add_(1e-8), value=-lr)
+        for state in states:
+            state["steps"] = state.get("steps", 0) + 1
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - beta2)
+        mean = torch._foreach_div(means, [1 - beta1 ** state["steps"] for state in states])
+        root = torch._foreach_sqrt(torch._foreach_div(squares, [1 - beta2 ** state["steps"] for state in states]))
+        torch._foreach_add_(root, 1e-8)
+        torch._foreach_addcdiv_(parameters, mean, root, value=-lr)
+
+    def _states(self, parameters: tuple[nn.Parameter, ...], *names: str) -> tuple[list[Tensor], list[dict[str, Any]]]:
+        """Return the gradients of ``parameters`` and what is remembered of them, ``names`` zero at first."""
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter] = {name: torch.zeros_like(parameter) for name in names}
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return gradients, [self.state[parameter] for parameter in parameters]
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
