@@ -162,6 +162,29 @@ def test_what_another_run_works_on_is_left_to_it(folder: Path) -> None:
     assert isinstance(ended[-1], Done)
 
 
+def test_lines_of_several_processes_are_written_one_after_the_other(folder: Path) -> None:
+    out = folder.with_name("out")
+    journal = Journal(out)
+    entry = journal.entry(out / "0.png", "done", Source.of(folder / "0.png"), "")
+    script = (
+        "import sys; from pathlib import Path; from upscale.batch import journal as j;"
+        "print(j._lock(j.Journal(Path(sys.argv[1]))._open()[1], j._APPENDING), flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == "True"
+        writer = threading.Thread(target=journal.note, args=(entry,))
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        other.kill()
+    writer.join(30)
+    reader = Journal(out)
+    reader.refresh()
+    assert reader.find(out / "0.png") == entry
+
+
 def test_a_killed_run_is_finished_by_the_next(folder: Path) -> None:
     for index in range(3, 9):
         PILImage.fromarray(picture(64, 64, seed=index)).save(folder / f"{index}.png")

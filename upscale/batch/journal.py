@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Literal
 from upscale.files import part_prefix
 
 FOLDER = ".upscale"
+_APPENDING = 0
+"""The byte that is locked while a line is written: not every system appends whole lines of several processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +117,15 @@ class Journal:
 
     def note(self, entry: Entry) -> None:
         """Append ``entry``; it is on its way to the disk when this returns."""
-        journal, _ = self._open()
+        journal, locks = self._open()
         line = json.dumps(asdict(entry), ensure_ascii=True).encode() + b"\n"
-        os.write(journal, line)  # one call, so that lines of several processes do not mix
+        with self._mutex:
+            while not _lock(locks, _APPENDING):
+                time.sleep(0.01)
+            try:
+                os.write(journal, line)
+            finally:
+                _unlock(locks, _APPENDING)
 
     def entry(self, output: Path, status: Literal["begun", "done", "failed"], source: Source, settings: str) -> Entry:
         """Return an entry to be noted; a result of earlier settings stays known until there is another."""
@@ -148,7 +157,7 @@ class Journal:
 
     def _position(self, output: Path) -> int:
         digest = hashlib.sha256(self._key(output).encode(errors="surrogateescape")).digest()
-        return int.from_bytes(digest[:4], "big") >> 1  # 31 bits: every system locks bytes of that position
+        return 1 + (int.from_bytes(digest[:4], "big") >> 2)  # of 31 bits: every system locks bytes of that position
 
     def _open(self) -> tuple[int, int]:
         with self._mutex:
