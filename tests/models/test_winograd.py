@@ -14,7 +14,7 @@ import torch
 from upscale import inference
 from upscale.engine import Upscaler
 from upscale.images import Image, Pixels
-from upscale.models import Generator, SelfEnsemble, build
+from upscale.models import Chain, Generator, SelfEnsemble, build, winograd
 from upscale.models.rows import Part, Rows
 from upscale.models.winograd import WinogradCompact, by_winograd
 from upscale.options import Precision, Tiling
@@ -44,12 +44,15 @@ def by_rows(generator: Generator, picture: torch.Tensor, parts: list[int]) -> to
     )
 
 
-def test_the_mean_of_eight_orientations_goes_through_ncnn(monkeypatch: pytest.MonkeyPatch) -> None:
-    ensemble, picture = SelfEnsemble(compact()), torch.rand(1, 3, 30, 21)
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("tta", [False, True])
+def test_networks_made_of_compact_ones_go_through_ncnn(monkeypatch: pytest.MonkeyPatch, parts: int, tta: bool) -> None:
+    chain = Chain([compact(scale=2) for _ in range(parts)])
+    network, picture = SelfEnsemble(chain) if tta else chain, torch.rand(1, 3, 30, 21)
     with torch.inference_mode():
-        expected = ensemble(picture)
+        expected = network(picture)
         monkeypatch.setattr(Rows, "conv", lambda *_, **__: pytest.fail("a convolution of PyTorch's"))
-        torch.testing.assert_close(by_winograd(ensemble)(picture), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(by_winograd(network)(picture), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,23 @@ def test_rows_by_ncnn_are_those_of_pytorch(config: dict[str, Any], parts: list[i
     picture = torch.rand(1, 3, *size)
     with torch.inference_mode():
         torch.testing.assert_close(by_rows(faster, picture, parts), generator(picture), rtol=1e-4, atol=1e-4)
+
+
+def test_a_large_tile_goes_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    faster, picture = by_winograd(compact()), torch.rand(1, 3, 50, 31)
+    parts: list[Part] = []
+    enlarge_rows = WinogradCompact.enlarge_rows
+
+    def watched(self: WinogradCompact, x: torch.Tensor, part: Part, rows: Rows) -> torch.Tensor:
+        parts.append(part)
+        return enlarge_rows(self, x, part, rows)
+
+    with torch.inference_mode():
+        whole = faster(picture)
+        monkeypatch.setattr(WinogradCompact, "enlarge_rows", watched)
+        monkeypatch.setattr(winograd, "STRIP", 15 * 31)
+        torch.testing.assert_close(faster(picture), whole, rtol=1e-4, atol=1e-4)
+    assert [part.stop for part in parts] == [15, 30, 45, 50]
 
 
 def test_strips_that_are_high_enough_do_go_through_ncnn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,15 +27,15 @@ class _Composed(Generator):
         self.parts = nn.ModuleList(parts)
         self.margin = max(part.margin for part in parts)
 
-    def _part(self, i: int) -> Generator:
-        part = self.parts[i]
-        assert isinstance(part, Generator)
-        return part
+    @property
+    def networks(self) -> list[Generator]:
+        """The networks that this one is made of, in their order."""
+        return [part for part in self.parts if isinstance(part, Generator)]
 
     def to_precision(self, dtype: torch.dtype) -> None:
         """Cast each part, except its first and last layers."""
-        for i in range(len(self.parts)):
-            self._part(i).to_precision(dtype)
+        for network in self.networks:
+            network.to_precision(dtype)
 
 
 class Chain(_Composed):
@@ -52,13 +52,13 @@ class Chain(_Composed):
 
     def at_scale(self, scale: int) -> Self:
         """Return the chain whose last part makes up for what is missing to ``scale``."""
-        parts = [self._part(i) for i in range(len(self.parts))]
-        before = math.prod(part.scale for part in parts[:-1])
-        return type(self)([*parts[:-1], parts[-1].at_scale(max(1, -(-scale // before)))])
+        *first, last = self.networks
+        before = math.prod(network.scale for network in first)
+        return type(self)([*first, last.at_scale(max(1, -(-scale // before)))])
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        for i in range(len(self.parts)):
-            x = self._part(i)(x.clamp(0, 1))
+        for network in self.networks:
+            x = network(x.clamp(0, 1))
         return x
 
 
@@ -72,7 +72,7 @@ class SelfEnsemble(_Composed):
     @property
     def part(self) -> Generator:
         """The network whose results are averaged."""
-        return self._part(0)
+        return self.networks[0]
 
     def at_scale(self, scale: int) -> Self:
         """Return the ensemble of the network at another scale."""

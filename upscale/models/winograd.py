@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from upscale.models.base import Generator
 from upscale.models.compact import Compact
-from upscale.models.composed import SelfEnsemble
+from upscale.models.composed import Chain, SelfEnsemble
 from upscale.models.ncnn import FLOAT32, MAGIC
 from upscale.models.rows import Part, Rows, Whole, repeated
 
+STRIP = 224**2  # pixels at a time: more would take twice the memory that they take in PyTorch
 LEAST_FEATURES = 64  # with fewer, the transforms around the products take what these save
 
 
@@ -29,6 +30,8 @@ def by_winograd(generator: Generator) -> Generator:
     """Return ``generator`` in a form that is faster on a CPU, itself where there is none."""
     if isinstance(generator, SelfEnsemble):
         return SelfEnsemble(by_winograd(generator.part))
+    if isinstance(generator, Chain):
+        return Chain([by_winograd(network) for network in generator.networks])
     wide = type(generator) is Compact and generator.streams and generator.config.num_feat >= LEAST_FEATURES
     return WinogradCompact(generator) if wide else generator
 
@@ -45,7 +48,14 @@ class WinogradCompact(Compact):
         self._pools: list[Any] = []
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self.enlarge_rows(x, Part(0, x.shape[2], x.shape[2]), Rows())
+        rows, (height, width) = Rows(), x.shape[2:]
+        tall = max(1, STRIP // width)
+        results = []
+        for top in range(0, height, tall):
+            part = Part(top, min(top + tall, height), height)
+            results.append(self.enlarge_rows(x[:, :, part.start : part.stop], part, rows))
+            rows.gather()
+        return torch.cat(results, 2)
 
     def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
         assert isinstance(rows, Rows)
