@@ -175,7 +175,8 @@ def run(
         if dry_run or not jobs:
             raise typer.Exit(1 if report.failed else 0)
 
-        first = None if upscalers or jobs[0].root is not None else _begun(jobs[0])
+        alone = len(jobs) == 1 and jobs[0].root is None  # of several, the first would stay in memory
+        first = _begun(jobs[0]) if alone and not upscalers else None
         upscalers = upscalers or loaded()
         from upscale.batch import pipeline
 
