@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,17 +136,23 @@ def test_a_file_that_appears_after_planning_is_left(folder: Path) -> None:
         jobs_of(folder)
 
 
-def test_what_another_run_works_on_is_left_to_it(folder: Path) -> None:
-    out = folder.with_name("out")
+@contextmanager
+def elsewhere(out: Path, expression: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield another process that did what ``expression`` says with its ``journal`` of ``out``, and lives on."""
     script = (
-        "import sys; from pathlib import Path; from upscale.batch.journal import Journal;"
-        "j = Journal(Path(sys.argv[1])); print(j.claim(Path(sys.argv[1]) / '0.png'), flush=True); input()"
+        "import sys; from pathlib import Path; from upscale.batch import journal as module;"
+        f"out = Path(sys.argv[1]); journal = module.Journal(out); print({expression}, flush=True); input()"
     )
     command = [sys.executable, "-c", script, str(out)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
-        assert other.stdin is not None
         assert other.stdout.readline().strip() == "True"
+        yield other
+
+
+def test_what_another_run_works_on_is_left_to_it(folder: Path) -> None:
+    out = folder.with_name("out")
+    with elsewhere(out, "journal.claim(out / '0.png')") as other:
         journal = Journal(out)
         assert not journal.claim(out / "0.png")
         assert journal.claim(out / "1.png")
@@ -166,14 +173,7 @@ def test_lines_of_several_processes_are_written_one_after_the_other(folder: Path
     out = folder.with_name("out")
     journal = Journal(out)
     entry = journal.entry(out / "0.png", "done", Source.of(folder / "0.png"), "")
-    script = (
-        "import sys; from pathlib import Path; from upscale.batch import journal as j;"
-        "print(j._lock(j.Journal(Path(sys.argv[1]))._open()[1], j._APPENDING), flush=True); input()"
-    )
-    command = [sys.executable, "-c", script, str(out)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline().strip() == "True"
+    with elsewhere(out, "module._lock(journal._open()[1], module._APPENDING)") as other:
         writer = threading.Thread(target=journal.note, args=(entry,))
         writer.start()
         writer.join(0.3)
