@@ -35,6 +35,7 @@ UNUSED = 30 * 24 * 3600
 LOADERS = 8
 """Threads at most that make batches for a GPU: more would wait for Python's lock, and hold up the one that trains."""
 _CPU = torch.device("cpu")
+_TURNS = (0, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 class Batch(NamedTuple):
@@ -269,18 +270,15 @@ def crop_size(edge: int, scale: int) -> int:
 def _stacked(crops: Sequence[Pixels], device: torch.device) -> Tensor:
     """Turn crops ``[H, W, 3]`` uint8 into ``[B, 3, H, W]`` float32 in [0, 1] on ``device``."""
     stacked = torch.from_numpy(np.stack(crops))
-    if device.type == "cuda":
-        stacked = stacked.pin_memory()  # else the copy would wait for what the GPU has to do
-    return stacked.to(device, non_blocking=True).permute(0, 3, 1, 2).contiguous().float().div_(255)
+    if device.type == "cuda":  # else the copy would wait for what the GPU has to do
+        stacked = stacked.pin_memory().to(device, non_blocking=True)
+    return stacked.to(device).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def _turned(crop: Pixels, turns: int, mirror: bool) -> Pixels:
-    """Turn ``crop`` by so many right angles to the left, then mirror it: ten times as fast as by NumPy."""
+    """Turn ``crop`` by so many right angles to the left, then mirror it; three times as fast as by NumPy."""
     turned = cv2.rotate(crop, _TURNS[turns]) if turns else np.ascontiguousarray(crop)
     return cv2.flip(turned, 1) if mirror else turned
-
-
-_TURNS = (0, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 def _detail(crop: Pixels) -> float:
