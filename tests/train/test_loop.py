@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image as PILImage
 
 from tests.conftest import picture
@@ -210,15 +211,32 @@ def test_features_that_hold_lr_hold_it_to_the_end(branches: int, kind: str, pict
     assert float((others[0] - others[1]).abs().max()) > 1e-3
 
 
-def test_init_takes_over_all_but_the_last_layer_of_another_scale(pictures: Pictures, tmp_path: Path) -> None:
-    first, _ = run(recipe("steps=2"), pictures, tmp_path / "x2")
-    init = f'init="{first.generator}"'
-    second, events = run(recipe("generator.scale=1", "steps=1", "optim.lr=1e-12", init), pictures, tmp_path / "x1")
+@pytest.mark.parametrize(("scale", "smaller"), [(4, 2), (2, 1), (4, 1)])
+def test_a_run_begins_with_the_result_of_a_network_of_a_larger_scale_reduced(
+    scale: int, smaller: int, pictures: Pictures, tmp_path: Path
+) -> None:
+    first, _ = run(recipe(f"generator.scale={scale}", "steps=2"), pictures, tmp_path / "large")
+    small = fresh(recipe(f"generator.scale={smaller}", f'init="{first.generator}"'), CPU)
+    large = load_generator(first.generator)
+    lr = torch.rand(1, 3, 9, 11)
+    with torch.no_grad():
+        means = F.avg_pool2d(large(lr), scale // smaller)
+        torch.testing.assert_close(small.generator(lr), means, atol=1e-5, rtol=0)
+    assert not small.anew
+
+
+def test_what_another_network_has_not_begins_anew(pictures: Pictures, tmp_path: Path) -> None:
+    edsr = [recipe(f'generator={{ arch = "edsr", scale = {scale}, num_feat = 8, num_block = 2 }}') for scale in (2, 4)]
+    first, _ = run(replace(edsr[0], steps=1), pictures, tmp_path / "x2")
+    second, events = run(
+        replace(edsr[1], steps=1, init=str(first.generator), optim=replace(edsr[1].optim, lr=1e-12)),
+        pictures,
+        tmp_path / "x4",
+    )
     old, new = load_generator(first.generator).state_dict(), load_generator(second.generator).state_dict()
-    assert new["body.6.weight"].shape[0] == 3
-    torch.testing.assert_close(old["body.2.weight"], new["body.2.weight"], atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(old["upsample.0.weight"], new["upsample.0.weight"], atol=1e-6, rtol=1e-3)
     said = [event["text"] for event in events if event["event"] == "remark"]
-    assert any("body.6.weight, body.6.bias begin anew" in text for text in said)
+    assert any("upsample.2.weight, upsample.2.bias begin anew" in text for text in said)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_numbers(pictures: Pictures, tmp_path: Path) -> None:

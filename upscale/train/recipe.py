@@ -124,7 +124,7 @@ class Recipe:
     """``{"arch": ..., hyper-parameters}``; needs ``gan``."""
     gan: GanConfig | None = None
     init: str | None = None
-    """Name or file of the network to start from; where its last layer is of another scale, that layer starts anew."""
+    """Name or file of the network to start from; if it is of another scale, as that network with its result reduced."""
     branches: int = 0
     """Train each 3x3 convolution as the sum of itself, of a 1x1 to so many times its channels before a 3x3, and of the
     identity; the file has the single convolution that they are. 0: without."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.swa_utils import AveragedModel
@@ -106,13 +107,33 @@ def _start_from(generator: Generator, init: str) -> tuple[str, ...]:
     path = store.locate(entry)
     if path is None:
         raise ConfigError(f"init: {init} has no weights")
-    source = load_generator(path, entry.network).state_dict()
+    source = load_generator(path, entry.network)
     own = generator.state_dict()
-    fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
+    fitting: dict[str, Tensor] = {}
+    for name, tensor in source.state_dict().items():
+        if name in own:
+            fitted = _fitted(tensor, source.scale, own[name], generator.scale)
+            fitting |= {} if fitted is None else {name: fitted}
     if len(fitting) < len(own) // 2:
         raise ConfigError(f"init: {init} is another architecture; {len(fitting)} of {len(own)} tensors fit")
     generator.load_state_dict({**own, **fitting})
     return tuple(name for name in own if name not in fitting)
+
+
+def _fitted(tensor: Tensor, scale: int, own: Tensor, own_scale: int) -> Tensor | None:
+    """Return ``tensor`` of a network of ``scale`` in the shape of ``own``, one of ``own_scale``; None if it has none.
+
+    The outputs of a layer before a pixel shuffle, ``[C * scale**2, ...]``, become those whose pixels are the means of
+    the ones that they cover: the network begins as the other with its result reduced, or enlarged to blocks.
+    """
+    if tensor.shape == own.shape:
+        return tensor
+    channels, over = divmod(len(tensor), scale**2)
+    if over or own.shape != (channels * own_scale**2, *tensor.shape[1:]):
+        return None
+    blocks = tensor.float().view(channels, scale, scale, -1).permute(0, 3, 1, 2)
+    means = F.interpolate(blocks, size=(own_scale, own_scale), mode="area")
+    return means.permute(0, 2, 3, 1).reshape(own.shape)
 
 
 def assemble(generator: Generator, recipe: Recipe, device: torch.device) -> TrainState:
