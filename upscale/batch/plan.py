@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from upscale.batch.journal import Journal
 from upscale.catalog import CHECKPOINT_SUFFIXES
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
-from upscale.images import FORMATS, check_size, format_of, is_picture, read_header
+from upscale.images import FORMATS, check_size, format_of, pictures_in, read_header
 from upscale.images.formats import READ_ONLY, SUFFIXES
 from upscale.options import Target
 
@@ -206,7 +206,7 @@ def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recur
     if path.is_dir():
         whole = path.resolve()
         root = output or whole.with_name(f"{whole.name}_{target}")
-        sources = list(pictures(path, root, recursive))
+        sources = pictures_in(path, recursive=recursive, leaving=root)
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
         jobs = [
@@ -237,29 +237,6 @@ def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: 
 def _size(source: Path) -> tuple[int, int] | None:
     header = read_header(source)
     return None if header is None else (header.height, header.width)
-
-
-def pictures(folder: Path, root: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the pictures of ``folder``, sorted, without hidden files and what an earlier run put into ``root``.
-
-    A subfolder that cannot be read is among them: its turn will tell.
-    """
-    inside = root.resolve() if root.resolve() != folder.resolve() else None
-    closed: list[Path] = []
-
-    def note(error: OSError) -> None:
-        closed.append(Path(error.filename))
-        if closed[-1] == folder:
-            raise InputError(f"{folder}: {error.strerror or error}")
-
-    found = []
-    for place, folders, files in os.walk(folder, onerror=note):
-        here = Path(place)
-        folders[:] = [
-            name for name in folders if recursive and not name.startswith(".") and (here / name).resolve() != inside
-        ]
-        found += [here / name for name in files if is_picture(Path(name)) and not name.startswith(".")]
-    yield from sorted([*(path for path in found if path.is_file()), *closed])
 
 
 def _fitting(job: Job, target: Target) -> list[Job]:

@@ -70,10 +70,10 @@ def watch(
     """
     from upscale.batch import pipeline
     from upscale.batch.journal import output_state
-    from upscale.batch.plan import pictures, plan
+    from upscale.batch.plan import plan
     from upscale.catalog import known
     from upscale.device import devices_of
-    from upscale.images import is_picture
+    from upscale.images import is_picture, pictures_in
     from upscale.loading import load
 
     check_folder(folder)
@@ -111,7 +111,7 @@ def watch(
         while not interrupted:
             now: dict[Path, tuple[int, ...]] = {}
             try:
-                states = {path: output_state(path) for path in pictures(folder, output, recursive=True)}
+                states = {path: output_state(path) for path in pictures_in(folder, leaving=output)}
                 now = {path: state for path, state in states.items() if state is not None}  # not gone since listed
                 complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
                 if complete:

@@ -1,5 +1,6 @@
 """Picture files: what an image is in memory, how it is read and written, what of its metadata is kept."""
 
+from upscale.images.folder import pictures_in
 from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
 from upscale.images.image import Image, Pixels
 from upscale.images.metadata import Metadata, Provenance
@@ -19,6 +20,7 @@ __all__ = [
     "decode",
     "format_of",
     "is_picture",
+    "pictures_in",
     "read_header",
     "read_image",
     "suffix_of",

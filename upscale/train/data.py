@@ -24,7 +24,7 @@ from torch import Tensor
 
 from upscale.errors import InputError, UpscaleError
 from upscale.files import check_folder, replacing
-from upscale.images import Pixels, is_picture, read_image
+from upscale.images import Pixels, pictures_in, read_image
 from upscale.imaging import to_array, to_tensor
 from upscale.train.degradation import MARGIN, chance, degrade, sharpened
 from upscale.train.drawings import draw
@@ -68,7 +68,7 @@ def find_pictures(folder: Path) -> list[Path]:
         InputError: no such folder, or none in it.
     """
     check_folder(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_picture(path))
+    paths = pictures_in(folder)
     if not paths:
         raise InputError(f"{folder}: no pictures in it")
     return paths
