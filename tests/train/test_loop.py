@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image as PILImage
+from torch import Tensor
 
 from tests.conftest import picture
 from tests.test_devices import GPU, OneDevice
@@ -21,6 +22,7 @@ from upscale.checkpoint import load_generator, read_metadata
 from upscale.errors import ConfigError, InputError
 from upscale.train import data
 from upscale.train.data import Batches, Pictures, open_pictures
+from upscale.train.degradation import degrade
 from upscale.train.loop import train
 from upscale.train.recipe import load_recipe, to_toml
 from upscale.train.start import fresh
@@ -80,6 +82,24 @@ def test_threads_make_the_same_batches_in_their_order(pictures: Pictures) -> Non
         assert torch.equal(batch.lr, same.lr)
         assert torch.equal(batch.gt, same.gt)
     assert next(Batches(pictures, recipe()).starting_at(3, GPU)).lr.device == GPU
+
+
+def test_lr_that_has_no_room_on_a_gpu_is_made_on_the_cpu(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = Batches(pictures, recipe())
+    same = batches.batch(3)
+
+    def full(source: Tensor, *others: Any) -> Tensor:
+        if source.device == GPU:
+            raise torch.OutOfMemoryError
+        return degrade(source, *others)
+
+    monkeypatch.setattr(data, "degrade", full)
+    made = next(batches.ahead(3, GPU, 1))
+    assert (made.lr.device, made.gt.device) == (GPU, GPU)
+    assert (made.lr.shape, made.gt.shape) == (same.lr.shape, same.gt.shape)
+    monkeypatch.setattr(data, "degrade", lambda *_: torch.ones(1) @ torch.ones(2))
+    with pytest.raises(RuntimeError, match="size"):
+        next(batches.ahead(3, GPU, 1))
 
 
 @pytest.mark.parametrize("changes", [("data.drawn=0.5",), ("degradation.kind=blind", "degradation.sharpen=true")])

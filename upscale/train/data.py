@@ -22,6 +22,7 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from upscale.device import is_out_of_memory
 from upscale.errors import InputError, UpscaleError
 from upscale.files import check_folder, replacing
 from upscale.images import Pixels, pictures_in, read_image
@@ -207,11 +208,21 @@ class Batches:
     def ahead(self, step: int, device: torch.device, threads: int) -> Iterator[Batch]:
         """Yield the batch of ``step`` and those after it, as many of them made ahead as there are ``threads``."""
         with ThreadPoolExecutor(threads) as pool:
-            coming = deque(pool.submit(self.batch, number, device) for number in range(step, step + threads))
+            coming = deque(pool.submit(self._ready, number, device) for number in range(step, step + threads))
             for number in itertools.count(step + threads):
                 batch = coming.popleft()
-                coming.append(pool.submit(self.batch, number, device))
+                coming.append(pool.submit(self._ready, number, device))
                 yield batch.result()
+
+    def _ready(self, step: int, device: torch.device) -> Batch:
+        """Return the batch of ``step`` on ``device``; what has no room there beside training is made on the CPU."""
+        try:
+            return self.batch(step, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        lr, gt, sharp, texture = self.batch(step)
+        return Batch(lr.to(device), gt.to(device), None if sharp is None else sharp.to(device), texture)
 
     def batch(self, step: int, device: torch.device = _CPU) -> Batch:
         """Return the batch of ``step`` on ``device``, where LR is made."""
