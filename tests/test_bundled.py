@@ -16,6 +16,8 @@ from upscale.imaging import resize, to_array, to_tensor
 from upscale.loading import load
 from upscale.options import Precision
 
+NETWORKS = ["compact-x2", "compact-x4", "compact-x2-photo", "compact-x4-photo"]
+
 
 def discs(edge: int) -> Tensor:
     """Return coloured discs ``[1, 3, edge, edge]``, all about as light as their ground."""
@@ -43,7 +45,7 @@ def test_colours_are_enlarged_as_well_as_lightness(scale: int) -> None:
     assert colour_error(sr) < 1.1 * colour_error(resize(lr, 96, 96))
 
 
-@pytest.mark.parametrize("model", ["compact-x2", "compact-x4", "compact-x4-photo"])
+@pytest.mark.parametrize("model", NETWORKS)
 def test_flat_colours_are_flat_up_to_the_frame(model: str) -> None:
     upscaler = load(model, precision=Precision.FP32)
     for colour in [(0, 0, 255), (255, 0, 0), (255, 255, 0), (224, 172, 140), (255, 255, 255), (0, 0, 0)]:
@@ -52,7 +54,7 @@ def test_flat_colours_are_flat_up_to_the_frame(model: str) -> None:
         assert np.abs(result.astype(int) - colour).max() <= 1
 
 
-@pytest.mark.parametrize("model", ["compact-x2", "compact-x4", "compact-x4-photo"])
+@pytest.mark.parametrize("model", NETWORKS)
 def test_lines_without_antialiasing_have_no_echo(model: str) -> None:
     pixels = np.full((48, 64, 3), 255, np.uint8)
     pixels[6, 4:60] = pixels[30, 20:60] = pixels[42, 20:60] = 0
@@ -66,7 +68,7 @@ def test_lines_without_antialiasing_have_no_echo(model: str) -> None:
     assert result[scale * 6 : scale * 7, scale * 8 : scale * 56].max() < 110
 
 
-@pytest.mark.parametrize("model", ["compact-x4-photo"])
+@pytest.mark.parametrize("model", ["compact-x2-photo", "compact-x4-photo"])
 def test_photo_networks_restore_what_jpeg_took_and_keep_the_tint(model: str) -> None:
     gt = 0.2 + 0.6 * (discs(288)[:, :1] > 0.55).float().expand(-1, 3, -1, -1)  # JPEG rings around such edges
     scale = int(model[9])
