@@ -56,7 +56,9 @@ def jobs_of(folder: Path, settings: Settings = X2, *, force: bool = False) -> li
     return plan([str(folder)], folder.with_name("out"), settings.target, Naming(), force=force)
 
 
-def run(jobs: Sequence[Job], settings: Settings = X2, *, retry_failed: bool = False, redo: bool = False) -> list[Ended]:
+def run(
+    jobs: Sequence[Job], settings: Settings = X2, *, writers: int = 2, retry_failed: bool = False, redo: bool = False
+) -> list[Ended]:
     ended: list[Ended] = []
     pipeline.run(
         jobs,
@@ -64,6 +66,7 @@ def run(jobs: Sequence[Job], settings: Settings = X2, *, retry_failed: bool = Fa
         settings,
         on_tile=lambda job, done, total: None,
         on_end=ended.append,
+        writers=writers,
         retry_failed=retry_failed,
         redo=redo,
     )
@@ -328,7 +331,7 @@ def test_a_picture_that_does_not_fit_into_memory_is_its_own_matter(
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, when, failing)
-        ended = run(jobs_of(folder))
+        ended = run(jobs_of(folder), writers=1)  # two would encode in any order
     assert kinds(ended) == [Done, Failed, Done, Failed]
     assert isinstance(ended[1], Failed)
     assert ended[1].error.message.endswith("1.png: not enough memory for it")
