@@ -31,8 +31,8 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
         return place != left and not _leads_back(subfolder, place, folder)
 
     found = []
-    for name, subfolders, files in os.walk(folder, onerror=note, followlinks=True):
-        here = Path(name)
+    for place, subfolders, files in os.walk(folder, onerror=note, followlinks=True):
+        here = Path(place)
         subfolders[:] = [name for name in subfolders if recursive and name[0] != "." and entered(here / name)]
         found += [here / name for name in files if name[0] != "." and is_picture(Path(name))]
     return sorted([*(path for path in found if path.is_file()), *closed])

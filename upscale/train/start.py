@@ -109,11 +109,12 @@ def _start_from(generator: Generator, init: str) -> tuple[str, ...]:
         raise ConfigError(f"init: {init} has no weights")
     source = load_generator(path, entry.network)
     own = generator.state_dict()
-    fitting: dict[str, Tensor] = {}
-    for name, tensor in source.state_dict().items():
-        if name in own:
-            fitted = _fitted(tensor, source.scale, own[name], generator.scale)
-            fitting |= {} if fitted is None else {name: fitted}
+    found = {
+        name: _fitted(tensor, source.scale, own[name], generator.scale)
+        for name, tensor in source.state_dict().items()
+        if name in own
+    }
+    fitting = {name: tensor for name, tensor in found.items() if tensor is not None}
     if len(fitting) < len(own) // 2:
         raise ConfigError(f"init: {init} is another architecture; {len(fitting)} of {len(own)} tensors fit")
     generator.load_state_dict({**own, **fitting})
