@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -246,6 +245,8 @@ def bleed(pixels: Pixels, alpha: Pixels) -> Pixels:
 
 def _pull_push(colour: NDArray[Any], weight: NDArray[Any]) -> NDArray[Any]:
     """Return ``colour / weight`` where there is weight, and the same at half the size elsewhere."""
+    import cv2  # few pictures need it
+
     h, w = weight.shape[:2]
     known: Pixels = colour / np.maximum(weight, 1e-6)
     if weight.all() or max(h, w) == 1:

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
@@ -29,9 +29,11 @@ from upscale.catalog import (
     write_user,
 )
 from upscale.config import did_you_mean
-from upscale.download import OnBytes, download
 from upscale.errors import ChecksumMismatch, DownloadFailed, UnknownWeights, WeightsError
 from upscale.files import replacing, said_of
+
+if TYPE_CHECKING:
+    from upscale.download import OnBytes
 
 _ROWS = "weights.toml"  # in a bundle: of networks that no catalogue shipped
 INDEX = "https://openmodeldb.info/api/v1/models.json"
@@ -58,6 +60,8 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
     if path is None or not entry.url:
         raise WeightsError(f"{path}: the weights of {entry.name} are missing", _way_out(entry))
     _check_online(entry, offline)
+    from upscale.download import download  # with an HTTP client, which takes longer to import than weights to find
+
     download(entry.url, path, sha256=entry.sha256, size=entry.bytes, on_bytes=on_bytes)
     return path if entry.sha256 else _pin(entry, path)
 
@@ -76,6 +80,8 @@ def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
     if entry.name in known().entries:
         return known().entries[entry.name]
     _check_online(entry, offline)
+    from upscale.download import download
+
     folder().mkdir(parents=True, exist_ok=True)
     # In a folder of its own, for a download leaves its lock beside the file, and its part where it is broken off.
     with tempfile.TemporaryDirectory(prefix=".openmodeldb-", dir=folder()) as passing:

@@ -62,6 +62,18 @@ def test_the_collector_rests_while_pytorch_is_imported_and_no_longer(tmp_path: P
     assert gc.isenabled()
 
 
+def test_an_ordinary_picture_does_not_wait_for_libraries_that_it_does_not_need(tmp_path: Path) -> None:
+    PILImage.fromarray(picture(12, 10)).save(tmp_path / "a.jpg")
+    program = (
+        "import sys; from upscale.cli import main\n"
+        "try: main(['a.jpg', '-m', 'compact-x2', '-x', '2'])\n"
+        "finally: print([name for name in ('httpx', 'filelock', 'cv2') if name in sys.modules], file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert result.stderr.splitlines()[-1] == "[]"
+    assert (tmp_path / "a_x2.jpg").is_file()
+
+
 @pytest.mark.parametrize(("name", "end"), [("a.png", "decoded\nready\n"), ("bad.png", "decoded\nready\nerror: ")])
 def test_a_single_picture_is_decoded_while_pytorch_is_imported(tmp_path: Path, name: str, end: str) -> None:
     PILImage.fromarray(picture(12, 10)).save(tmp_path / "a.png")

@@ -6,7 +6,6 @@ import re
 import struct
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 from PIL import Image as PILImage
 
@@ -88,6 +87,8 @@ def decode_deep(data: bytes, opened: PILImage.Image, name: str, index: int) -> I
 
 def _decoded(data: bytes, name: str, index: int) -> Pixels:
     """Return picture ``index`` as OpenCV decodes it, but RGB: uint16 ``[H, W]`` or ``[H, W, C]``."""
+    import cv2  # few pictures need it
+
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     _, decoded = cv2.imdecodemulti(np.frombuffer(data, np.uint8), flags, range=(index, index + 1))
     if not decoded or decoded[0].dtype != np.uint16:
