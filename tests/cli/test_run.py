@@ -315,6 +315,21 @@ def test_an_input_that_cannot_be_used_does_not_keep_the_others(run: Callable[...
     assert "out.png: is one file, but there are several pictures" in err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_to_nowhere_and_to_themselves_are_told_and_keep_nobody(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "in" / "round.png").symlink_to("round.png")
+    code, out, err = run("in", "-x", "2")
+    assert (code, out) == (1, f"{tmp_path / 'in_x2' / 'a.png'}\n")
+    assert "1 done, 2 failed" in err
+    code, out, err = run("in/round.png", "-x", "2")
+    assert (code, out, err.startswith("error: in/round.png: ")) == (1, "", True)
+
+
 def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")

@@ -43,6 +43,15 @@ def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path:
 
 
 @links
+def test_a_link_to_a_picture_that_is_gone_is_told_of(tmp_path: Path) -> None:
+    (a,) = touch(tmp_path / "a.png")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "round.png").symlink_to("round.png")
+    (tmp_path / "gone").symlink_to("nowhere")
+    assert pictures_in(tmp_path) == [a, tmp_path / "gone.png", tmp_path / "round.png"]
+
+
+@links
 def test_a_folder_is_found_through_a_link_to_it(tmp_path: Path) -> None:
     touch(tmp_path / "real" / "sub" / "a.png")
     (tmp_path / "link").symlink_to("real")

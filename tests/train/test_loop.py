@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_crops_of_another_size_need_no_other_copy_and_the_unused_are_removed(
     open_pictures(folder, 32)
     (other,) = (tmp_path / "cache").rglob("*.rgb")
     assert other != cached
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_picture_that_is_gone_is_skipped(pictures: Pictures, tmp_path: Path) -> None:
+    (tmp_path / "data" / "gone.png").symlink_to("nowhere.png")
+    opened = open_pictures(tmp_path / "data", 32)
+    assert opened.names == pictures.names
+    assert any("gone.png: No such file" in text for text in opened.skipped)
 
 
 def test_batches_are_aligned_and_depend_on_seed_and_step_only(pictures: Pictures) -> None:

@@ -157,7 +157,7 @@ def plan(
             for path in paths
             for job in _tried(str(path), partial(_jobs, path, output, target, naming, recursive), refused)
         ]
-        jobs = list({(job.source.resolve(), job.output.resolve()): job for job in jobs}.values())  # named twice
+        jobs = list({(_place(job.source), _place(job.output)): job for job in jobs}.values())  # named twice
     jobs = [job for one in jobs for job in _tried(str(one.source), partial(_fitting, one, target), refused)]
     if refused and len(refused) == 1 and not jobs:
         raise refused[0].error
@@ -266,7 +266,7 @@ def _check_clashes(jobs: Sequence[Job]) -> None:
 
 def _place(path: Path) -> str:
     """Return what is the same for two names of one file."""
-    name = str(path.resolve())
+    name = os.path.realpath(path)  # not Path.resolve, which raises for a link to itself
     return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("darwin", "win32") else name
 
 

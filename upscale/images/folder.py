@@ -13,7 +13,8 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
     """Return the pictures in ``folder``, and in its subfolders if ``recursive``, sorted; hidden ones are left out.
 
     Links to folders are followed, unless they lead back to where they are. ``leaving`` is a subfolder that is left out.
-    One that cannot be read is among the pictures, so that it is told of like them.
+    One that cannot be read is among the pictures, so that it is told of like them; so is a link to a picture that is
+    gone.
 
     Raises:
         InputError: ``folder`` itself cannot be read.
@@ -35,7 +36,7 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
         here = Path(place)
         subfolders[:] = [name for name in subfolders if recursive and name[0] != "." and entered(here / name)]
         found += [here / name for name in files if name[0] != "." and is_picture(Path(name))]
-    return sorted([*(path for path in found if path.is_file()), *closed])
+    return sorted([*(path for path in found if path.is_file() or not path.exists()), *closed])
 
 
 def _leads_back(subfolder: Path, place: Path, folder: Path) -> bool:

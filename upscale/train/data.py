@@ -86,7 +86,7 @@ def open_pictures(folder: Path, smallest: int, on_picture: Callable[[int, int], 
     paths = find_pictures(folder)
     digest = hashlib.sha256()
     for path in paths:
-        facts = path.stat()
+        facts = path.stat(follow_symlinks=path.exists())
         digest.update(f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     cache = user_cache_path("upscale") / "train" / f"{digest.hexdigest()[:24]}.rgb"
     index = cache.with_suffix(".json")
