@@ -24,6 +24,7 @@ FLOORS = {
     "backprojection": 3,
     "inference": 3,
     "checkpoint": 3,
+    "compiling": 3,
     "losses": 3,
     "statedict": 3,
     "metrics": 3,

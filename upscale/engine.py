@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from upscale.backprojection import back_project
+from upscale.compiling import can_be_compiled, tried
 from upscale.device import assembly_device, default_tile, is_out_of_memory, whole_float32
 from upscale.errors import InputError, OutOfMemory
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, resize_array, to_array
 from upscale.inference import Column, Frame, Framed, Network, OnTile, Progress
-from upscale.models import Generator
+from upscale.models import Compiled, Generator
 from upscale.options import MAX_SCALE, MIN_TILE, Measure, Precision, Target, Tiling
 from upscale.tiling import Span, plan_spans
 
@@ -54,6 +55,8 @@ class Upscaler:
         tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so.
         assembly: where tiles are put together: on a GPU with room for it, so that only finished bytes leave it, else on
             the CPU; there, too, once memory ran out.
+        on_compile: given, networks are compiled where that is faster, which is tried before their first picture and
+            remembered; it is told in a line what is tried, and what came of it.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class Upscaler:
         tiling: Tiling,
         *,
         faithful: bool = False,
+        on_compile: Callable[[str], None] | None = None,
     ) -> None:
         self.generators = {generator.scale: generator for generator in generators}
         self.device = device
         self.precision = precision
         self.tiling = tiling
         self.faithful = faithful
+        self.on_compile = on_compile
         self.assembly = assembly_device(device)
         self._networks: dict[int, Network] = {}
         whole_float32(device)
@@ -203,8 +208,36 @@ class Upscaler:
     def _network(self, scale: int) -> Network:
         if scale not in self._networks:
             generator = self.generators.get(scale) or next(iter(self.generators.values())).at_scale(scale)
-            self._networks[scale] = Network(generator, self.device, self.precision)
+            network = Network(generator, self.device, self.precision)
+            if self.on_compile is not None and can_be_compiled(generator):
+                network = self._faster(network, self.on_compile)
+            self._networks[scale] = network
         return self._networks[scale]
+
+    def _faster(self, network: Network, say: Callable[[str], None]) -> Network:
+        """Return ``network``, or compiled what it was made of, whichever is faster; ``say`` which."""
+        generator, tiling = network.generator, self.tiling
+        compiled = Network(Compiled(generator), self.device, self.precision)
+        edge = self._geometry(compiled.generator)[0]
+
+        def time_of(which: bool) -> float:
+            return self._seconds(compiled if which else network, edge)
+
+        trial = tried(generator, self.device, self.precision, edge, time_of, say)
+        self.tiling = tiling  # where memory ran out, the choice may need less
+        say(f"x{network.scale}: {trial}")
+        return compiled if trial.pays else network
+
+    def _seconds(self, network: Network, edge: int) -> float:
+        """Return how long ``network`` takes for a picture of ``edge`` by half of it, after a first time."""
+        pixels = np.random.default_rng(0).integers(0, 256, (edge, edge // 2, 3), np.uint8)  # square would be special
+        times = []
+        for _ in range(4):
+            began = time.perf_counter()
+            for _band in self._bands(network, pixels, Progress(None, 0), None):
+                pass
+            times.append(time.perf_counter() - began)
+        return min(times[1:])
 
     def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
         """Return tile size, overlap, and whether tiles are cut hard, for ``generator``."""

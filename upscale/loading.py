@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from upscale import store
 from upscale.catalog import DEFAULT_MODEL, Blend, WeightsEntry, known
@@ -23,13 +23,14 @@ def load(
     tta: bool = False,
     faithful: bool = False,
     offline: bool = False,
+    on_compile: Callable[[str], None] | None = None,
 ) -> Upscaler:
     """Return an upscaler for ``model``, which is fetched before if need be.
 
     ``model`` is a name or a family of the catalogue, a checkpoint file or a URL; ``a+b`` runs one network after the
     other, ``a:0.7,b:0.3`` averages the weights of two like-built ones (ESRGAN, section 3.4). ``tta`` is the mean over
     eight orientations, eight times as slow. ``faithful`` changes results by back-projection until they reduce to their
-    source.
+    source. ``on_compile`` is told in a line what came of PyTorch's compiler; without it, nothing is compiled.
 
     Raises:
         UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: the network cannot be had.
@@ -46,7 +47,7 @@ def load(
         last = [Chain([*before, generator]) for generator in last]
     generators = [SelfEnsemble(generator) for generator in last] if tta else last
     precision = resolve_precision(precision, torch_device)
-    return Upscaler(generators, torch_device, precision, tiling or Tiling(), faithful=faithful)
+    return Upscaler(generators, torch_device, precision, tiling or Tiling(), faithful=faithful, on_compile=on_compile)
 
 
 def load_blend(blend: Blend, *, offline: bool = False) -> Sequence[Generator]:

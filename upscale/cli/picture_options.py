@@ -60,6 +60,9 @@ Strength = Annotated[
 ]
 Tta = Annotated[bool, typer.Option("--tta", help="Mean over eight orientations: slightly better, 8x slower.")]
 Faithful = Annotated[bool, typer.Option("--faithful", help="Change results until they reduce to their source.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the network where that is faster; the first time takes minutes.")
+]
 Tile = Annotated[
     str, typer.Option("--tile", "-t", metavar="N|auto", help="Edge of a tile in input pixels, 64 or more.")
 ]

@@ -71,6 +71,7 @@ def run(
     strength: opt.Strength = None,
     tta: opt.Tta = False,
     faithful: opt.Faithful = False,
+    compile_: opt.Compile = False,
     offline: Offline = False,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = None,
@@ -150,7 +151,16 @@ def run(
             prepare(model, offline=offline, quiet=quiet or json or not leads)
             return on_each(
                 devices_for(device, gpu, team),
-                partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
+                partial(
+                    load,
+                    model,
+                    precision=precision,
+                    tiling=tiling,
+                    tta=tta,
+                    faithful=faithful,
+                    offline=offline,
+                    on_compile=(_ignore if quiet or not leads else console.notice) if compile_ else None,
+                ),
             )
 
         upscalers = None

@@ -48,6 +48,7 @@ def watch(
     strength: opt.Strength = None,
     tta: opt.Tta = False,
     faithful: opt.Faithful = False,
+    compile_: opt.Compile = False,
     offline: Offline = False,
     tile: opt.Tile = "auto",
     overlap: opt.Overlap = None,
@@ -88,7 +89,16 @@ def watch(
     prepare(model, offline=offline)
     upscalers = on_each(
         devices_of(device),
-        partial(load, model, precision=precision, tiling=tiling, tta=tta, faithful=faithful, offline=offline),
+        partial(
+            load,
+            model,
+            precision=precision,
+            tiling=tiling,
+            tta=tta,
+            faithful=faithful,
+            offline=offline,
+            on_compile=console.notice if compile_ else None,
+        ),
     )
     target = wanted or upscalers[0].native
     settings = settings_for(

@@ -12,7 +12,7 @@ from upscale.errors import ConfigError
 from upscale.models.base import Generator
 from upscale.models.classical import Bicubic, Bilinear, Lanczos, Nearest, Wiener
 from upscale.models.compact import Compact
-from upscale.models.composed import Chain, SelfEnsemble
+from upscale.models.composed import Chain, Compiled, SelfEnsemble
 from upscale.models.discriminators import DISCRIMINATORS, Discriminator
 from upscale.models.edsr import EDSR
 from upscale.models.espcn import ESPCN
@@ -24,7 +24,16 @@ from upscale.models.srgan import SRGAN
 from upscale.models.srresnet import SRResNet
 from upscale.models.vdsr import VDSR
 
-__all__ = ["GENERATORS", "Chain", "Discriminator", "Generator", "SelfEnsemble", "build", "build_discriminator"]
+__all__ = [
+    "GENERATORS",
+    "Chain",
+    "Compiled",
+    "Discriminator",
+    "Generator",
+    "SelfEnsemble",
+    "build",
+    "build_discriminator",
+]
 
 GENERATORS: dict[str, type[Generator]] = {
     "compact": Compact,

@@ -1,9 +1,9 @@
-"""Generators made of generators: one after the other, and the mean over eight orientations."""
+"""Generators made of generators: one after the other, the mean over eight orientations, and compiled ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -85,3 +85,17 @@ class SelfEnsemble(_Composed):
             sr = torch.rot90(network(torch.rot90(x.flip(-1) if flip else x, turns, (-2, -1))), -turns, (-2, -1))
             total = total + (sr.flip(-1) if flip else sr)
         return total / 8  # type: ignore[no-any-return]
+
+
+class Compiled(_Composed):
+    """A network as PyTorch's compiler makes it at the first tile, for tiles of any size."""
+
+    def __init__(self, part: Generator) -> None:
+        super().__init__([part])
+        self.radius, self.multiple_of = part.radius, part.multiple_of
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+
+    def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
+        if self._compiled is None:  # not before: copies of this network compile what is theirs
+            self._compiled = torch.compile(self.networks[0].forward, dynamic=True)
+        return self._compiled(x)

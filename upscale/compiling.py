@@ -1,0 +1,97 @@
+"""Whether PyTorch's compiler makes a network faster: tried on the device that is there, and remembered."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+
+from upscale.device import describe
+from upscale.files import replacing
+from upscale.models import Generator
+from upscale.options import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of compiling a network: seconds for the same picture, as it is and compiled."""
+
+    plain: float
+    compiled: float | None
+    """None: it could not be compiled."""
+    failure: str = ""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the compiled network is the faster one."""
+        return self.compiled is not None and self.compiled < self.plain
+
+    def __str__(self) -> str:
+        if self.compiled is None:
+            return f"not compiled: {self.failure}"
+        times = f"{self.plain / self.compiled:.2f} times as fast"
+        return f"compiled, {times}" if self.pays else f"not compiled, it would be {times}"
+
+
+def can_be_compiled(generator: Generator) -> bool:
+    """Tell whether ``generator`` does without interpolation, whose tables are made in Python: not for a compiler."""
+    return not any(part.any_scale or 1 in part.channels for part in generator.modules() if isinstance(part, Generator))
+
+
+def tried(
+    generator: Generator,
+    device: torch.device,
+    precision: Precision,
+    edge: int,
+    time: Callable[[bool], float],
+    say: Callable[[str], None],
+) -> Trial:
+    """Return what came of compiling ``generator`` for tiles of ``edge`` on ``device``, now or in an earlier run.
+
+    ``time(compiled)`` gives the seconds, and raises whatever the compiler does. ``say`` is told what takes long.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_file().with_name("compiled")))  # by default, in /tmp
+    table, key = _remembered(), _key(generator, device, precision, edge)
+    if key in table:
+        with suppress(TypeError):
+            return Trial(**table[key])
+    say(f"x{generator.scale}: trying PyTorch's compiler, this once; it may take minutes")
+    plain = time(False)
+    try:
+        trial = Trial(plain, time(True))
+    except (
+        Exception
+    ) as error:  # what a compiler that is missing, or damaged, or not up to a network says, is of no kind
+        trial = Trial(plain, None, (str(error).strip() or type(error).__name__).splitlines()[0])
+    with suppress(OSError):  # of a cache that cannot be written: next time it is tried again
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(_file()) as temporary:
+            temporary.write_text(json.dumps({**_remembered(), key: asdict(trial)}, indent=1), encoding="utf-8")
+    return trial
+
+
+def _key(generator: Generator, device: torch.device, precision: Precision, edge: int) -> str:
+    parts = [f"{type(part).__name__} {part.config}" for part in generator.modules() if isinstance(part, Generator)]
+    return " | ".join(
+        (*parts, platform.node(), describe(device), precision.value, str(edge), f"PyTorch {torch.__version__}")
+    )
+
+
+def _remembered() -> dict[str, Any]:
+    try:
+        table = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _file() -> Path:
+    return user_cache_path("upscale") / "compiled.json"
