@@ -82,6 +82,8 @@ def test_the_faster_one_is_taken_and_said(monkeypatch: pytest.MonkeyPatch) -> No
         assert said == [f"x2: {trial}"]
     assert str(FAST) == "compiled, 2.00 times as fast"
     assert str(SLOW) == "not compiled, it would be 0.50 times as fast"
+    assert str(Trial(1.05, 1.0)) == "not compiled, it would be 1.05 times as fast"
+    assert str(Trial(1.2, 1.0)) == "compiled, 1.20 times as fast"
 
 
 def test_both_are_timed_once_and_the_choice_is_remembered(cache: Path) -> None:

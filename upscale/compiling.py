@@ -19,6 +19,8 @@ from upscale.files import replacing
 from upscale.models import Generator
 from upscale.options import Precision
 
+LEAST_GAIN = 1.1  # every run compiles again, which takes it some seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -31,8 +33,8 @@ class Trial:
 
     @property
     def pays(self) -> bool:
-        """Whether the compiled network is the faster one."""
-        return self.compiled is not None and self.compiled < self.plain
+        """Whether the compiled network is the faster one, by enough to be worth it."""
+        return self.compiled is not None and LEAST_GAIN * self.compiled < self.plain
 
     def __str__(self) -> str:
         if self.compiled is None:
