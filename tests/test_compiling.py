@@ -110,8 +110,8 @@ def test_a_trial_that_runs_out_of_memory_leaves_tiles_as_they_were(monkeypatch: 
     assert chosen.tiling == Tiling(size=256)
 
 
-def test_a_compiler_that_fails_is_told_of_and_keeps_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_compiler_that_fails_is_told_of_keeps_nobody_and_is_tried_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def missing(*_: Any, **__: Any) -> None:
         raise RuntimeError("no C++ compiler found\nmore of it")
@@ -126,6 +126,7 @@ def test_a_compiler_that_fails_is_told_of_and_keeps_nobody(
         assert not caught.value.code
         assert ("note: x2: not compiled: no C++ compiler found\n" in streams.err) == (not more)
     assert read_image(tmp_path / "a_x2.png").pixels.shape == (24, 20, 3)
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"%s": 3}', '{"%s": {"plain": 1}}'])

@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,25 +58,25 @@ def tried(
 ) -> Trial:
     """Return what came of compiling ``generator`` for tiles of ``edge`` on ``device``, now or in an earlier run.
 
-    ``time(compiled)`` gives the seconds, and raises whatever the compiler does. ``say`` is told what takes long.
+    ``time(compiled)`` gives the seconds, and raises whatever the compiler does: that is tried again the next time, as a
+    compiler may have come, or memory. ``say`` is told what takes long.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_file().with_name("compiled")))  # by default, in /tmp
     table, key = _remembered(), _key(generator, device, precision, edge)
     if key in table:
         with suppress(TypeError):
             return Trial(**table[key])
-    say(f"x{generator.scale}: trying PyTorch's compiler, this once; it may take minutes")
+    say(f"x{generator.scale}: trying PyTorch's compiler once, which may take minutes")
     plain = time(False)
     try:
         trial = Trial(plain, time(True))
-    except (
-        Exception
-    ) as error:  # what a compiler that is missing, or damaged, or not up to a network says, is of no kind
-        trial = Trial(plain, None, (str(error).strip() or type(error).__name__).splitlines()[0])
-    with suppress(OSError):  # of a cache that cannot be written: next time it is tried again
+    except Exception as error:  # of no one kind: a compiler may be missing, damaged, or not up to the network
+        return Trial(plain, None, (str(error).strip() or type(error).__name__).splitlines()[0])
+    with suppress(OSError):  # of a cache that cannot be written: the next time it is tried again, too
         _file().parent.mkdir(parents=True, exist_ok=True)
         with replacing(_file()) as temporary:
-            temporary.write_text(json.dumps({**_remembered(), key: asdict(trial)}, indent=1), encoding="utf-8")
+            table = {**_remembered(), key: {"plain": plain, "compiled": trial.compiled}}
+            temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
     return trial
 
 
