@@ -49,6 +49,11 @@ def said_of(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def resolved(path: Path) -> Path:
+    """Return where ``path`` leads, as far as it does: of a link to itself, Path.resolve raises before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
 def part_prefix(path: Path) -> str:
     """Return what the names of the temporary files of ``path``, and of no other file, begin with."""
     return f".{path.stem[:32]}-{zlib.crc32(path.name.encode(errors='surrogateescape')):08x}-"

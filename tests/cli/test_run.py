@@ -328,6 +328,9 @@ def test_links_to_nowhere_and_to_themselves_are_told_and_keep_nobody(
     assert "1 done, 2 failed" in err
     code, out, err = run("in/round.png", "-x", "2")
     assert (code, out, err.startswith("error: in/round.png: ")) == (1, "", True)
+    (tmp_path / "self").symlink_to("self")
+    code, out, err = run("in", "-x", "2", "-o", "self/out")
+    assert (code, out, "Traceback" in err) == (1, "", False)
 
 
 def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 from upscale.batch.journal import Journal
 from upscale.catalog import CHECKPOINT_SUFFIXES
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
+from upscale.files import resolved
 from upscale.images import FORMATS, check_size, format_of, pictures_in, read_header
 from upscale.images.formats import READ_ONLY, SUFFIXES
 from upscale.options import Target
@@ -266,7 +267,7 @@ def _check_clashes(jobs: Sequence[Job]) -> None:
 
 def _place(path: Path) -> str:
     """Return what is the same for two names of one file."""
-    name = os.path.realpath(path)  # not Path.resolve, which raises for a link to itself
+    name = str(resolved(path))
     return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("darwin", "win32") else name
 
 

@@ -12,6 +12,7 @@ import typer
 from upscale.cli import console
 from upscale.cli.arguments import Force, check_outputs
 from upscale.errors import InputError, OutputExists, UsageError
+from upscale.files import resolved
 
 if TYPE_CHECKING:
     from upscale.images import Image
@@ -115,7 +116,7 @@ def check(
 def _spare(inputs: Sequence[Path], *outputs: Path | None, force: bool) -> None:
     """Refuse to write over what exists, and in any case over a picture that is to be read."""
     for output in outputs:
-        if output is not None and output.resolve() in {path.resolve() for path in inputs}:
+        if output is not None and resolved(output) in {resolved(path) for path in inputs}:
             raise OutputExists(f"{output}: is an input; it will not be replaced", "name another file")
     check_outputs(*outputs, force=force)
 

@@ -28,7 +28,7 @@ from upscale.cli.models import prepare
 from upscale.cli.report import Report
 from upscale.cli.run import on_each, settings_for
 from upscale.errors import UpscaleError, UsageError
-from upscale.files import check_folder
+from upscale.files import check_folder, resolved
 from upscale.options import Precision
 
 
@@ -78,7 +78,7 @@ def watch(
     from upscale.loading import load
 
     check_folder(folder)
-    if output.is_file() or output.resolve() == folder.resolve() or (is_picture(output) and not output.is_dir()):
+    if output.is_file() or resolved(output) == resolved(folder) or (is_picture(output) and not output.is_dir()):
         raise UsageError(f"{output}: is not a folder of results", "name another --output")
     wanted = parse_target(scale, width, height, long, short, megapixels, fit, at_least)
     naming = naming_of(name, suffix, format_, model)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from upscale.errors import InputError
+from upscale.files import resolved
 from upscale.images.formats import is_picture
 
 
@@ -19,7 +20,7 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
     Raises:
         InputError: ``folder`` itself cannot be read.
     """
-    left = None if leaving is None or leaving.resolve() == folder.resolve() else leaving.resolve()
+    left = None if leaving is None or resolved(leaving) == resolved(folder) else resolved(leaving)
     closed: list[Path] = []
 
     def note(error: OSError) -> None:
@@ -28,7 +29,7 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
             raise InputError(f"{folder}: {error.strerror or error}")
 
     def entered(subfolder: Path) -> bool:
-        place = subfolder.resolve()
+        place = resolved(subfolder)
         return place != left and not _leads_back(subfolder, place, folder)
 
     found = []
@@ -42,4 +43,4 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
 def _leads_back(subfolder: Path, place: Path, folder: Path) -> bool:
     """Tell whether ``subfolder`` of ``folder``, in truth at ``place``, has in it a folder that led there."""
     parents = subfolder.parents[: len(subfolder.relative_to(folder).parts)]
-    return any(parent.resolve().is_relative_to(place) for parent in parents)
+    return any(resolved(parent).is_relative_to(place) for parent in parents)
