@@ -53,7 +53,7 @@ def test_a_compiled_network_gives_the_same(
     monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], precision: Precision
 ) -> None:
     generator = network(**config)
-    monkeypatch.setattr(engine, "tried", lambda *_: FAST)
+    monkeypatch.setattr(engine, "tried", lambda *_, **__: FAST)
     compiled = upscaler(generator, lambda text: None, precision)
     one, other = (one.upscale(IMAGE, 2).image.pixels for one in (compiled, upscaler(generator, None, precision)))
     assert isinstance(compiled._networks[2].generator, Compiled)
@@ -75,7 +75,7 @@ def test_machine_code_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_faster_one_is_taken_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for trial, kind in ((FAST, Compiled), (SLOW, type(network(**NETWORKS[0])))):
         said: list[str] = []
-        monkeypatch.setattr(engine, "tried", lambda *_, trial=trial: trial)
+        monkeypatch.setattr(engine, "tried", lambda *_, trial=trial, **__: trial)
         chosen = upscaler(network(**NETWORKS[0]), said.append)
         chosen.upscale(IMAGE)
         assert isinstance(chosen._networks[2].generator, kind)
@@ -101,7 +101,7 @@ def test_both_are_timed_once_and_the_choice_is_remembered(cache: Path) -> None:
 def test_a_trial_that_runs_out_of_memory_leaves_tiles_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = upscaler(network(**NETWORKS[0]), lambda text: None)
 
-    def time_both(*arguments: Any) -> Trial:
+    def time_both(*_: Any, **__: Any) -> Trial:
         chosen.tiling = Tiling(size=128)
         return SLOW
 
@@ -133,20 +133,22 @@ def test_a_compiler_that_fails_is_told_of_keeps_nobody_and_is_tried_again(
 def test_a_damaged_memory_is_none(cache: Path, text: str) -> None:
     key = compiling._key(network(**NETWORKS[0]), CPU, Precision.FP32, 64)
     cache.parent.mkdir()
-    cache.write_text(text.replace("%s", key.replace('"', "")), encoding="utf-8")
-    asked: list[bool] = []
+    cache.write_text(text.replace('"%s"', json.dumps(key)), encoding="utf-8")
+    timed: list[float] = []
 
-    def time_of(compiled: bool) -> float:
-        asked.append(compiled)
-        return 3.0 - compiled
+    def time_of(seconds: float) -> float:
+        timed.append(seconds)
+        return seconds
 
-    for _ in range(2):
-        trial = tried(network(**NETWORKS[0]), CPU, Precision.FP32, 64, time_of, lambda text: None)
-        assert (trial, trial.pays) == (Trial(3.0, 2.0), True)
-    assert asked == [False, True]
+    def asked() -> Trial:
+        generator, plain, compiled = network(**NETWORKS[0]), partial(time_of, 3.0), partial(time_of, 2.0)
+        return tried(generator, CPU, Precision.FP32, 64, plain=plain, compiled=compiled, say=lambda text: None)
+
+    assert asked() == asked() == Trial(3.0, 2.0)
+    assert timed == [3.0, 2.0]
     shutil.rmtree(cache.parent)
     cache.parent.touch()  # where nothing can be kept
-    assert tried(network(**NETWORKS[0]), CPU, Precision.FP32, 64, time_of, lambda text: None) == trial
+    assert asked() == Trial(3.0, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,15 @@ def tried(
     device: torch.device,
     precision: Precision,
     edge: int,
-    time: Callable[[bool], float],
+    *,
+    plain: Callable[[], float],
+    compiled: Callable[[], float],
     say: Callable[[str], None],
 ) -> Trial:
     """Return what came of compiling ``generator`` for tiles of ``edge`` on ``device``, now or in an earlier run.
 
-    ``time(compiled)`` gives the seconds, and raises whatever the compiler does: that is tried again the next time, as a
-    compiler may have come, or memory. ``say`` is told what takes long.
+    ``plain`` and ``compiled`` time the network. What the compiler raises then is tried again the next time, as it may
+    have come, or memory. ``say`` is told what takes long.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_file().with_name("compiled")))  # by default, in /tmp
     table, key = _remembered(), _key(generator, device, precision, edge)
@@ -67,15 +69,15 @@ def tried(
         with suppress(TypeError):
             return Trial(**table[key])
     say(f"x{generator.scale}: trying PyTorch's compiler once, which may take minutes")
-    plain = time(False)
+    seconds = plain()
     try:
-        trial = Trial(plain, time(True))
+        trial = Trial(seconds, compiled())
     except Exception as error:  # of no one kind: a compiler may be missing, damaged, or not up to the network
-        return Trial(plain, None, (str(error).strip() or type(error).__name__).splitlines()[0])
+        return Trial(seconds, None, (str(error).strip() or type(error).__name__).splitlines()[0])
     with suppress(OSError):  # of a cache that cannot be written: the next time it is tried again, too
         _file().parent.mkdir(parents=True, exist_ok=True)
         with replacing(_file()) as temporary:
-            table = {**_remembered(), key: {"plain": plain, "compiled": trial.compiled}}
+            table = {**_remembered(), key: {"plain": trial.plain, "compiled": trial.compiled}}
             temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
     return trial
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from itertools import combinations_with_replacement, zip_longest
 from math import prod
 from typing import Any
@@ -219,11 +220,15 @@ class Upscaler:
         generator, tiling = network.generator, self.tiling
         compiled = Network(Compiled(generator), self.device, self.precision)
         edge = self._geometry(compiled.generator)[0]
-
-        def time_of(which: bool) -> float:
-            return self._seconds(compiled if which else network, edge)
-
-        trial = tried(generator, self.device, self.precision, edge, time_of, say)
+        trial = tried(
+            generator,
+            self.device,
+            self.precision,
+            edge,
+            plain=partial(self._seconds, network, edge),
+            compiled=partial(self._seconds, compiled, edge),
+            say=say,
+        )
         self.tiling = tiling  # where memory ran out, the choice may need less
         say(f"x{network.scale}: {trial}")
         return compiled if trial.pays else network
