@@ -45,7 +45,8 @@ def exif_of(**tags: int | str) -> bytes:
     exif = PILImage.Exif()
     for name, value in tags.items():
         exif[ExifTags.Base[name]] = value
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = WIDTH
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = 1
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageHeight] = 1
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] = "Some lens"
     exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
     return exif.tobytes().removeprefix(b"Exif\0\0")

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -97,9 +98,7 @@ def make_folder(folder: Path) -> None:
 
 
 def keep_time(job: Job) -> None:
-    """Give the result the time of the source, by which people sort their pictures, if that is still there."""
-    try:
+    """Give the result the time of the source, by which people sort their pictures, if both can be had."""
+    with suppress(OSError):  # a disk of another owner takes no times; the result is whole all the same
         stat = job.source.stat()
-    except FileNotFoundError:
-        return
-    os.utime(job.output, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        os.utime(job.output, ns=(stat.st_atime_ns, stat.st_mtime_ns))

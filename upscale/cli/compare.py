@@ -36,7 +36,9 @@ def compare(
     from upscale.metrics import PROTOCOLS
 
     if protocol not in PROTOCOLS:
-        raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
+        raise UsageError(
+            f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "upscale bench --protocol list explains"
+        )
     paths = [a, b] if ref is None else [a, b, ref]
     _spare(paths, report, force=force)
     images = [read_image(path) for path in paths]

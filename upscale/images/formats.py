@@ -45,6 +45,8 @@ class ImageFormat:
     """The largest width or height that the format can hold."""
     gray: bool = True
     """Whether it has pictures of one channel, which may carry a profile for grey."""
+    gray_alpha: int = 16
+    """Bits a channel that grey pictures with alpha may have in it, 0 for none of them."""
     colours: int | None = None
     """How many different ones a picture may have."""
     holds: frozenset[str] = frozenset()
@@ -105,6 +107,7 @@ FORMATS = (
         bytes_per_pixel=1.7,
         transparency=Transparency.FULL,
         deep=True,
+        gray_alpha=8,  # with 16 it is what no usual program opens
         several=Several.PAGES,
         holds=_ALL,
     ),
@@ -116,6 +119,7 @@ FORMATS = (
         transparency=Transparency.FULL,
         several=Several.FRAMES,
         longest=65_535,
+        gray=False,
         holds=_MODERN,
         lossless=None,
         lossy={"quality": 90, "subsampling": "4:4:4"},
@@ -125,6 +129,7 @@ FORMATS = (
         suffixes=(".gif",),
         bytes_per_pixel=0.85,
         transparency=Transparency.BINARY,
+        gray_alpha=0,
         several=Several.FRAMES,
         longest=65_535,
         colours=256,
@@ -136,6 +141,7 @@ FORMATS = (
         bytes_per_pixel=0.3,
         transparency=Transparency.FULL,
         longest=65_535,
+        gray_alpha=0,
         holds=_MODERN,
         lossless=None,
         lossy={"quality": 90, "chroma": 444},

@@ -18,7 +18,7 @@ from upscale.errors import InputError, UnreadableImage, UpscaleError
 from upscale.images.deep import TURNED_BY_DECODERS, can_be_deep, decode_deep, is_deep, is_deep_avif
 from upscale.images.formats import FORMATS, Several, is_installed, missing_plugin
 from upscale.images.image import Image
-from upscale.images.metadata import Metadata, read_metadata, upright
+from upscale.images.metadata import EXTENDED_XMP, LAYERS, Metadata, read_metadata, upright
 
 _SUBFILE_TYPE = 254  # TIFF 6.0, section 8
 _READABLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB")
@@ -119,6 +119,8 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     kind = opened.format or ""
     if kind == "JXL" and (xmp := _xmp_box(data)):
         opened.info["xmp"] = xmp  # which the plug-in leaves out
+    if codes := _colour_codes(data, kind):
+        opened.info["cicp"] = codes  # which Pillow leaves out
     count = getattr(opened, "n_frames", 1)
     several = _SEVERAL.get(kind, Several.NO)
     notices = []
@@ -136,7 +138,11 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
         frames = (_single(data, opened, name, 0),)
     if (kind == "AVIF" and is_deep_avif(data)) or (kind == "HEIF" and opened.info.get("bit_depth", 8) > 8):
         notices.append(_REDUCED)
-    lossy = kind in ("JPEG", "MPO", "AVIF", "HEIF") or (kind == "WEBP" and b"VP8 " in data[:4096])
+    if LAYERS in getattr(opened, "tag_v2", {}):
+        notices.append("its layers are left out")
+    if EXTENDED_XMP in (frames[0].metadata.xmp or b""):
+        notices.append("what its XMP says in further segments is left out")
+    lossy = kind in ("JPEG", "MPO", "AVIF", "HEIF") or (kind == "WEBP" and _is_lossy_webp(data))
     return replace(frames[0], following=frames[1:], lossy=lossy, notices=(*frames[0].notices, *notices))
 
 
@@ -193,6 +199,27 @@ def _xmp_box(data: bytes) -> bytes | None:
             return None
         at += size
     return None
+
+
+def _colour_codes(data: bytes, kind: str) -> bytes | None:
+    """Return what a PNG, an AVIF or a HEIC says of its primaries and its curve in the codes of ITU-T H.273."""
+    if kind == "PNG":
+        found = re.search(rb"\0\0\0\x04cICP(.)(.)", data[: data.find(b"IDAT")], re.DOTALL)  # PNG, section 11.3.2.6
+    elif kind in ("AVIF", "HEIF"):
+        found = re.search(rb"colrnclx\0(.)\0(.)", data, re.DOTALL)  # ISO 14496-12, section 12.1.5
+    else:
+        return None
+    return b"".join(found.groups()) if found else None
+
+
+def _is_lossy_webp(data: bytes, at: int = 12) -> bool:
+    """Tell by the chunk of the first picture whether it is compressed with loss: WebP container, RFC 9649."""
+    while at + 8 <= len(data):
+        name, size = struct.unpack("<4sI", data[at : at + 8])
+        if name in (b"VP8 ", b"VP8L"):
+            return bool(name == b"VP8 ")
+        at += 24 if name == b"ANMF" else 8 + size + size % 2  # a frame has a header, then chunks of its own
+    return False
 
 
 def _eight_bit(opened: PILImage.Image, name: str) -> Image:

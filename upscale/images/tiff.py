@@ -10,14 +10,14 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from upscale.images.image import Pixels
-from upscale.images.metadata import DIRECTORIES, Metadata, open_exif
+from upscale.images.metadata import DIRECTORIES, STRUCTURE, Metadata, exif_directory, open_exif
 
 _STRIP = 1 << 18  # bytes of picture in a strip
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 3, 4, 5, 7, 16  # field types: TIFF 6.0, section 2; BigTIFF
@@ -145,11 +145,10 @@ def _exif_entries(file: BinaryIO, metadata: Metadata, layout: _Layout) -> dict[i
         return {}
     directory = ImageFileDirectory_v2(layout.header)
     for tag, value in exif.items():
-        directory[tag] = value
+        if tag not in STRUCTURE:
+            directory[tag] = value
     for ifd in DIRECTORIES:
-        values: dict[int, Any] = dict(exif.get_ifd(ifd))
-        values.pop(ExifTags.IFD.Interop, None)
-        if values:
+        if values := exif_directory(exif, ifd):
             directory[ifd] = values
         else:
             directory.pop(ifd, None)

@@ -111,6 +111,8 @@ def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tup
         elif frame.alpha is not None and row.transparency is Transparency.BINARY:
             notices[f"{row.name} has no partial transparency"] = None
             frame = replace(frame, alpha=np.where(frame.alpha < 128, 0, 255).astype(np.uint8))
+        if frame.alpha is not None and frame.pixels.itemsize * 8 > row.gray_alpha:
+            frame = replace(frame, grayscale=False)
         if row.colours is not None:
             notices[f"{row.name} has {row.colours} colours a frame; --format png keeps all"] = None
         metadata, lost = _fit_metadata(frame, row, *frame.pixels.shape[:2])
@@ -131,7 +133,7 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
     if "dpi" not in row.holds and "exif" in row.holds:
         metadata = metadata.dpi_in_exif()
     if metadata.icc and metadata.icc[16:20] == b"GRAY" and not (row.gray and frame.grayscale):
-        lost.append(f"{row.name} has no grey pictures, so the profile for grey is left out")
+        lost.append(f"{row.name} has no grey pictures like this one, so the profile for grey is left out")
         metadata = replace(metadata, icc=None)
     for name in ("icc", "exif", "xmp", "iptc"):
         block = getattr(metadata, name)
@@ -151,7 +153,7 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
         if left := [keyword for keyword in metadata.texts if keyword not in kept]:
             lost.append(f"{row.name} has no place for {_listed(left)}")
         metadata = replace(metadata, texts=kept)
-    if metadata.unusual and "colour" not in row.holds:
+    if metadata.unusual and not metadata.icc and "colour" not in row.holds:
         lost.append(f"{row.name} has no place for gamma and primaries other than sRGB's; colours will look different")
     return metadata, lost
 
@@ -195,8 +197,6 @@ def _write_tiff(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality
     pages = []
     for frame in frames:
         height, width = frame.pixels.shape[:2]
-        if frame.alpha is not None and frame.pixels.dtype == np.uint16:
-            frame = replace(frame, grayscale=False)  # grey with alpha at 16 bits is what no usual program opens
         pages.append(TiffPage(height, width, [_channels(frame)], frame.metadata))
     size = sum(frame.pixels.nbytes + (0 if frame.alpha is None else frame.alpha.nbytes) for frame in frames)
     with path.open("wb") as file:

@@ -1,0 +1,246 @@
+"""What a file says beside its pixels: it stays, it fits the larger picture, or its loss is told."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import ExifTags, ImageCms
+from PIL import Image as PILImage
+
+from upscale.images import Image, Metadata, Provenance, decode, read_image, write_image
+from upscale.images.formats import SUFFIXES, is_installed
+from upscale.images.metadata import EXIF_HEADER, open_exif
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+PROVENANCE = Provenance(tool="upscale 1.2.3", model="compact", weights=(), settings="")
+NOTE = 0x927C  # of the maker: EXIF 2.32, section 4.6.5
+UNUSUAL = "no place for gamma and primaries"
+
+
+def enlarged(image: Image) -> Image:
+    """Return ``image`` twice as high and three times as wide."""
+    return replace(image, pixels=image.pixels.repeat(2, 0).repeat(3, 1))
+
+
+def camera_exif() -> bytes:
+    """Return EXIF with a maker's note that says where it is, and a directory for interoperability."""
+    exif = PILImage.Exif()
+    exif[ExifTags.Base.Make] = "Some maker"
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.XResolution], exif[ExifTags.Base.YResolution] = 72.0, 72.0
+    details = exif.get_ifd(ExifTags.IFD.Exif)
+    details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight] = 8, 6
+    details[NOTE] = b"note of the maker...."
+    details[ExifTags.IFD.Interop] = {1: "R03", 0x1001: 8}
+    data = bytearray(exif.tobytes().removeprefix(EXIF_HEADER))
+    at = data.index(b"note of the maker")
+    data[at + 17 : at + 21] = struct.pack("<I", at)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("dpi", [72, 300])
+def test_notes_of_makers_stay_where_their_offsets_point(tmp_path: Path, suffix: str, dpi: int) -> None:
+    PILImage.new("RGB", (8, 6)).save(tmp_path / "a.jpg", exif=EXIF_HEADER + camera_exif(), dpi=(dpi, dpi))
+    path = tmp_path / f"b{suffix}"
+    write_image(path, enlarged(read_image(tmp_path / "a.jpg")))
+    with PILImage.open(path) as opened:
+        data = opened.info["exif"].removeprefix(EXIF_HEADER)
+        exif = opened.getexif()
+        assert exif[ExifTags.Base.Make] == "Some maker"
+        assert exif.get(ExifTags.Base.Orientation, 1) == 1
+        assert exif[ExifTags.Base.XResolution] == dpi or "dpi" in SUFFIXES[suffix].holds
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        assert (details[ExifTags.Base.ExifImageWidth], details[ExifTags.Base.ExifImageHeight]) == opened.size
+        assert exif.get_ifd(ExifTags.IFD.Interop) == {1: "R03", 0x1001: opened.width}
+    at = data.index(b"note of the maker")
+    assert struct.unpack_from("<I", data, at + 17) == (at,)
+
+
+def test_interoperability_goes_into_tiff_and_out_of_it(tmp_path: Path) -> None:
+    image = Image(pixels=np.zeros((6, 8, 3), np.uint8), metadata=Metadata(exif=camera_exif()))
+    for name in ("a.tif", "b.tif", "c.jpg"):
+        write_image(tmp_path / name, image)
+        image = read_image(tmp_path / name)
+        exif = open_exif(image.metadata.exif)
+        assert exif.get_ifd(ExifTags.IFD.Exif)[NOTE].startswith(b"note")
+        assert exif.get_ifd(ExifTags.IFD.Interop)[1] == "R03"
+
+
+def test_damaged_directories_are_left_out_and_told(tmp_path: Path) -> None:
+    whole = camera_exif()
+    order = "<" if whole.startswith(b"II") else ">"
+    pointer = whole.index(struct.pack(order + "HHI", ExifTags.IFD.Exif, 4, 1)) + 8
+    in_a_circle = whole[:pointer] + struct.pack(order + "I", 8) + whole[pointer + 4 :]
+    for exif in (whole[:30], b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0", in_a_circle):
+        image = Image(pixels=np.zeros((6, 8, 3), np.uint8), metadata=Metadata(exif=exif))
+        notices = write_image(tmp_path / "a.jpg", image)
+        with PILImage.open(tmp_path / "a.jpg") as opened:
+            assert notices == ("its EXIF is damaged, so it is left out",) or "exif" in opened.info
+
+
+def geo_tags(*, points: bool) -> list[tuple[int, Any, int, Any, bool]]:
+    keys = (1, 1, 0, 1, 1025, 0, 1, 2 if points else 1)
+    matrix = (0.5, 0.1, 0, 100, 0.2, -0.5, 0, 50, 0, 0, 0, 0, 0, 0, 0, 1)
+    return [
+        (33550, "d", 3, (0.5, 0.25, 0.0), True),
+        (33922, "d", 6, (2.0, 1.0, 0.0, 100.0, 50.0, 0.0), True),
+        (34264, "d", 16, matrix, True),
+        (34735, "H", 8, keys, True),
+    ]
+
+
+@pytest.mark.parametrize("points", [False, True])
+def test_every_corner_stays_where_it_is_on_the_map(tmp_path: Path, points: bool) -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((6, 8, 3), np.uint8), photometric="rgb", extratags=geo_tags(points=points))
+    write_image(tmp_path / "b.tif", enlarged(decode(file.getvalue(), "a.tif")))
+
+    def on_the_map(tags: Any, place: tuple[float, float], width: int, height: int) -> tuple[Any, Any]:
+        """Return where a point, given as shares of the picture, is by scale and tie point and by the matrix."""
+        centre = 0.5 if points else 0.0
+        column, row = place[0] * width - centre, place[1] * height - centre
+        scale, tie, matrix = (tags[tag] for tag in (33550, 33922, 34264))
+        by_tie = (tie[3] + (column - tie[0]) * scale[0], tie[4] - (row - tie[1]) * scale[1])
+        by_matrix = np.reshape(matrix, (4, 4))[:2] @ (column, row, 0, 1)
+        return by_tie, tuple(by_matrix)
+
+    with PILImage.open(io.BytesIO(file.getvalue())) as before, PILImage.open(tmp_path / "b.tif") as after:
+        assert after.size == (24, 12)
+        for place in ((0, 0), (0, 1), (1, 0), (0.3, 0.7)):
+            old = on_the_map(before.tag_v2, place, 8, 6)  # type: ignore[attr-defined]
+            new = on_the_map(after.tag_v2, place, 24, 12)  # type: ignore[attr-defined]
+            np.testing.assert_allclose(new, old, rtol=1e-9)
+
+
+def test_layers_of_photoshop_are_left_out_and_told(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    layers = [(37724, "B", 200_000, b"8BIM" * 50_000, True), (271, "s", 0, "Some maker", True)]
+    tifffile.imwrite(file, np.zeros((6, 8, 3), np.uint8), photometric="rgb", extratags=layers)
+    image = decode(file.getvalue(), "a.tif")
+    assert "its layers are left out" in image.notices
+    assert write_image(tmp_path / "a.jpg", image) == ()
+    assert open_exif(read_image(tmp_path / "a.jpg").metadata.exif)[ExifTags.Base.Make] == "Some maker"
+
+
+def png(*chunks: tuple[bytes, bytes], after: tuple[bytes, bytes] | None = None) -> bytes:
+    """Return a PNG of one pixel with ``chunks`` before the picture, and perhaps one after it."""
+    whole = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)), *chunks, (b"IDAT", zlib.compress(bytes(4)))]
+    whole += [after] if after else []
+    parts = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in (*whole, (b"IEND", b""))
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_xmp_behind_the_picture_is_found_whatever_stands_before_it() -> None:
+    xmp = (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x/>")
+    assert decode(png((b"eXIf", camera_exif()), after=xmp), "a.png").metadata.xmp == b"<x/>"
+    assert decode(png(after=xmp), "a.png").metadata.xmp == b"<x/>"
+
+
+def test_xmp_as_imagemagick_writes_it_is_found() -> None:
+    text = b"\nxmp\n       4\n" + b"<x/>".hex().encode() + b"\n"
+    chunk = (b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(text))
+    assert decode(png(chunk), "a.png").metadata.xmp == b"<x/>"
+
+
+@pytest.mark.parametrize(("codes", "unusual"), [((1, 13), False), ((9, 16), True), ((12, 13), True), ((2, 2), False)])
+def test_colours_given_by_codes_are_kept_by_png_and_told_elsewhere(
+    tmp_path: Path, codes: tuple[int, int], unusual: bool
+) -> None:
+    image = decode(png((b"cICP", bytes((*codes, 0, 1)))), "a.png")
+    write_image(tmp_path / "b.png", image)
+    assert (b"cICP" + bytes((*codes, 0, 1)) in (tmp_path / "b.png").read_bytes()) == unusual
+    assert any(UNUSUAL in notice for notice in write_image(tmp_path / "b.jpg", image)) == unusual
+    in_a_profile = replace(image, metadata=replace(image.metadata, icc=SRGB))
+    assert write_image(tmp_path / "c.jpg", in_a_profile) == ()
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_colours_given_by_codes_are_found_where_videos_have_them(tmp_path: Path, suffix: str) -> None:
+    if not is_installed(SUFFIXES[suffix]):
+        pytest.skip("no plug-in for it")
+    PILImage.new("RGB", (64, 64)).save(tmp_path / f"a{suffix}")
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    at = data.index(b"colrnclx") + 8
+    data = data[:at] + struct.pack(">HH", 12, 16) + data[at + 4 :]  # Display P3, PQ
+    image = decode(data, f"a{suffix}")
+    assert image.metadata.colour == {b"cICP": bytes((12, 16, 0, 1))}
+    assert any(UNUSUAL in notice for notice in write_image(tmp_path / f"b{suffix}", image))
+
+
+def xmp_of(attributes: str, content: str = "") -> bytes:
+    start = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    description = f'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"{attributes}>{content}'
+    return f"{start}{description}</rdf:Description></rdf:RDF></x:xmpmeta>".encode()
+
+
+@pytest.mark.parametrize("as_elements", [False, True])
+def test_an_older_note_among_the_users_own_is_replaced_and_theirs_stay(as_elements: bool) -> None:
+    names = {"xmp:Rating": "5", "upscale:Tool": "upscale 0.9", "upscale:Model": "old"}
+    space = ' xmlns:upscale="urn:upscale:provenance:1/"'
+    if as_elements:
+        xmp = xmp_of(space, "".join(f"<{name}>{value}</{name}>" for name, value in names.items()))
+    else:
+        xmp = xmp_of(space + "".join(f" {name}='{value}'" for name, value in names.items()), "<dc:x/>")
+    signed = Metadata(xmp=xmp).signed(PROVENANCE).xmp
+    assert signed is not None
+    assert signed.count(b"upscale:Tool") == 1
+    assert b'upscale:Tool="upscale 1.2.3"' in signed
+    assert b"provenance:1/" not in signed
+    assert (b"<xmp:Rating>5" if as_elements else b"xmp:Rating='5'") in signed
+    assert Metadata(xmp=signed).signed(PROVENANCE).xmp == signed
+
+
+def test_what_xmp_says_in_further_segments_is_told(tmp_path: Path) -> None:
+    xmp = xmp_of(' xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="A0A0"')
+    PILImage.new("RGB", (8, 6)).save(tmp_path / "a.jpg", xmp=xmp)
+    image = read_image(tmp_path / "a.jpg")
+    assert "what its XMP says in further segments is left out" in image.notices
+    write_image(tmp_path / "b.jpg", image)
+    assert b"HasExtendedXMP" not in (tmp_path / "b.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["plain", "profile", "alpha", "animation"])
+@pytest.mark.parametrize("lossless", [False, True])
+def test_webp_is_told_by_its_picture_whether_it_is_lossy(tmp_path: Path, kind: str, lossless: bool) -> None:
+    picture = PILImage.new(
+        "RGBA" if kind == "alpha" else "RGB", (64, 48), (9, 99, 200, 80)[: 4 if kind == "alpha" else 3]
+    )
+    options: dict[str, Any] = {"icc_profile": SRGB * 40} if kind == "profile" else {}
+    if kind == "animation":
+        options = {"save_all": True, "append_images": [PILImage.new("RGB", (64, 48))]}
+    picture.save(tmp_path / "a.webp", lossless=lossless, **options)
+    assert read_image(tmp_path / "a.webp").lossy is not lossless
+
+
+def test_grey_with_alpha_becomes_colour_where_a_format_has_no_such_pictures(tmp_path: Path) -> None:
+    alpha = np.zeros((6, 8), np.uint8)
+    alpha[:, 4:] = 255
+    image = Image(pixels=np.full((6, 8, 3), 90, np.uint8), alpha=alpha, grayscale=True)
+    write_image(tmp_path / "a.gif", image)
+    result = read_image(tmp_path / "a.gif")
+    assert result.alpha is not None
+    np.testing.assert_array_equal(result.alpha, alpha)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".avif", ".heic", ".webp", ".gif"])
+def test_no_profile_for_grey_gets_into_a_picture_of_colours(tmp_path: Path, suffix: str) -> None:
+    if not is_installed(SUFFIXES[suffix]):
+        pytest.skip("no plug-in for it")
+    gray = SRGB[:16] + b"GRAY" + SRGB[20:]
+    pixels = np.full((64, 64, 3), 9000, np.uint16)
+    image = Image(pixels=pixels, alpha=pixels[..., 0].copy(), grayscale=True, metadata=Metadata(icc=gray))
+    notices = write_image(tmp_path / f"a{suffix}", image)
+    assert any("profile for grey" in notice for notice in notices)
+    assert read_image(tmp_path / f"a{suffix}").metadata.icc is None
