@@ -49,6 +49,11 @@ def said_of(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def exists(path: Path) -> bool:
+    """Tell whether ``path`` leads to something; of a name that is too long, Path.exists raises."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
 def resolved(path: Path) -> Path:
     """Return where ``path`` leads, as far as it does: of a link to itself, Path.resolve raises before Python 3.13."""
     return Path(os.path.realpath(path))

@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 
 from tests.conftest import killed_at, picture
 from upscale.batch import pipeline
-from upscale.batch.journal import Journal, Source
+from upscale.batch.journal import Entry, Journal, Source
 from upscale.batch.pipeline import Done, Ended, Failed, Skipped
 from upscale.batch.plan import Job, Naming, plan
 from upscale.batch.results import Settings, Written, encode
@@ -442,3 +442,51 @@ def test_a_disc_on_nothing_has_no_ring(
     edge = image.pixels[image.alpha > 0].astype(int)
     assert np.abs(edge - colour).max() <= 2 * (levels // 255)
     assert image.alpha.mean() == pytest.approx(alpha.mean(), rel=0.01)
+
+
+def test_a_result_of_another_picture_of_that_name_is_not_replaced(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name / "p.png" for name in "abc")
+    for height, path in ((8, first), (20, second)):
+        path.parent.mkdir()
+        PILImage.fromarray(picture(height, 8)).save(path)
+    third.parent.mkdir()
+
+    def planned(source: Path, *, force: bool = False) -> list[Job]:
+        return plan([str(source)], tmp_path / "out", X2.target, Naming(), force=force)
+
+    run(planned(first))
+    for other in (second, second.parent):
+        with pytest.raises(OutputExists, match=r"p\.png: exists already, made from .*a.p\.png"):
+            planned(other)
+    assert len(planned(second, force=True)) == 1
+    third.write_bytes(first.read_bytes())
+    assert kinds(run(planned(third))) == [Skipped]  # a copy
+    PILImage.fromarray(picture(16, 8)).save(first)
+    assert kinds(run(planned(first))) == [Done]  # the same, changed
+    first.rename(third)
+    assert kinds(run(planned(third))) == [Skipped]  # the same, moved
+
+
+def test_a_result_is_done_also_where_its_time_cannot_be_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("upscale.batch.results.os.utime", refuse)
+    assert kinds(run(jobs_of(folder))) == [Done, Done, Done, Failed]
+
+
+def test_a_failure_that_cannot_be_noted_is_told_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = Journal.note
+
+    def full(journal: Journal, entry: Entry) -> None:
+        if entry.status == "failed":
+            raise OSError(28, "No space left on device")
+        note(journal, entry)
+
+    monkeypatch.setattr(Journal, "note", full)
+    assert kinds(run(jobs_of(folder))) == [Done, Done, Done, Failed]
+    monkeypatch.undo()
+    ended = run(jobs_of(folder))
+    assert kinds(ended) == [Skipped, Skipped, Skipped, Failed]
+    assert isinstance(ended[3], Failed)
+    assert not ended[3].earlier

@@ -236,6 +236,11 @@ def test_pictures_through_pipes(tmp_path: Path) -> None:
     )
     with PILImage.open(io.BytesIO(done.stdout)) as result:
         assert (result.format, result.size) == ("WEBP", (20, 24))
+    assert done.stderr == b""
+    gray = io.BytesIO()
+    PILImage.new("LA", (12, 10)).save(gray, "PNG")
+    done = subprocess.run([*command, "-f", "jpg"], input=gray.getvalue(), capture_output=True, check=True, cwd=tmp_path)
+    assert done.stderr.startswith(b"note: standard input: JPEG has no transparency; laid on white")
     failed = subprocess.run(command, input=b"text", capture_output=True, check=False, cwd=tmp_path)
     assert (failed.returncode, failed.stdout) == (1, b"")
     assert failed.stderr.startswith(b"error: standard input: not an image")

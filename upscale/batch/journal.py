@@ -36,6 +36,7 @@ class Entry:
     """Relative to the folder of results."""
     status: Literal["begun", "done", "failed"]
     source: str
+    """Absolute."""
     source_state: tuple[int, ...] = ()
     """Size, times of modification and change: while they are the same, the content is not read again."""
     source_sha256: str = ""
@@ -133,7 +134,7 @@ class Journal:
         return Entry(
             output=self._key(output),
             status=status,
-            source=str(source.path),
+            source=str(source.path.absolute()),
             source_state=source.state,
             source_sha256=source.sha256,
             settings=settings,

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from upscale.batch.team import Team
 from upscale.device import is_out_of_memory
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
-from upscale.files import said_of
+from upscale.files import exists, said_of
 from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_header
 
 READ_AHEAD = 2
@@ -228,7 +228,7 @@ class _Stages:
                 journal.refresh()  # it may have been done between the question and the claim
                 journal.tidy(job.output)
                 ended = self._known(job, source, journal)
-                if ended is None and not self.redo and job.output.exists() and not journal.made(job.output):
+                if ended is None and not self.redo and exists(job.output) and not journal.made(job.output):
                     ended = Skipped(job=job, reason="was changed since it was made", kept=True)
                 if ended is not None:
                     journal.release(job.output)
@@ -357,7 +357,8 @@ class _Stages:
                 source.hash()
                 entry = journal.entry(job.output, "failed", source, self.settings.key)
                 reason = error.message.removeprefix(f"{job.source}: ")  # standard input has another path each time
-                journal.note(replace(entry, error=reason, hint=error.hint))
+                with suppress(OSError):  # a full disk: it is told all the same, and tried again by the next run
+                    journal.note(replace(entry, error=reason, hint=error.hint))
             journal.release(job.output)
         return Failed(job=job, error=error)
 

@@ -11,15 +11,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple, TypeVar
 
-from upscale.batch.journal import Journal
+from upscale.batch.journal import Entry, Journal, Source, output_state
 from upscale.catalog import CHECKPOINT_SUFFIXES
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
-from upscale.files import resolved
+from upscale.files import exists, resolved
 from upscale.images import FORMATS, check_size, format_of, pictures_in, read_header
 from upscale.images.formats import READ_ONLY, SUFFIXES
 from upscale.options import Target
@@ -137,8 +137,8 @@ def plan(
         UsageError: an empty input, or a format that is not that of ``output``.
         InputError: an input that is not there or a pipe, a folder without pictures, or one that cannot be written to.
         UnsupportedFormat: a suffix that cannot be written, or a result too large for its format, unless in a folder.
-        OutputExists: two sources for one file, a source that would be replaced, or an existing file that is not the
-            result of an earlier run, without ``force``.
+        OutputExists: two sources for one file, a source that would be replaced, or, without ``force``, an existing file
+            that is not the result of an earlier run for this source.
     """
     paths = [path for pattern in inputs for path in _tried(pattern, partial(_expand, pattern), refused)]
     if output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES:
@@ -151,7 +151,7 @@ def plan(
         jobs = [Job(source=path, output=output, size=_size(path)) for path in paths]
     else:
         single = len(paths) + len(refused or ()) == 1 and not any(path.is_dir() for path in paths)
-        if output is not None and not output.exists() and single:
+        if output is not None and not exists(output) and single:
             _check_slip(output)
         jobs = [
             job
@@ -174,10 +174,11 @@ def _tried(name: str, step: Callable[[], Iterable[T]], refused: list[Refused] | 
     """Return what ``step`` gives for the input ``name``; nothing, and a note in ``refused``, if it cannot be used."""
     try:
         return list(step())
-    except InputError as error:
+    except (InputError, OSError) as error:  # of the system: a name that is too long
+        said = error if isinstance(error, InputError) else InputError(f"{name}: {error.strerror or error}")
         if refused is None:
-            raise
-        refused.append(Refused(name, error))
+            raise said from error
+        refused.append(Refused(name, said))
         return []
 
 
@@ -236,6 +237,12 @@ def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: 
 
 
 def _size(source: Path) -> tuple[int, int] | None:
+    return _size_of(source, output_state(source))
+
+
+@lru_cache(1 << 16)  # a folder that is watched is planned anew for each arrival
+def _size_of(source: Path, state: tuple[int, ...] | None) -> tuple[int, int] | None:
+    del state  # the file is still the one that was looked at
     header = read_header(source)
     return None if header is None else (header.height, header.width)
 
@@ -258,7 +265,7 @@ def _check_clashes(jobs: Sequence[Job]) -> None:
         if output in seen:
             raise OutputExists(
                 f"{job.output}: both {seen[output]} and {job.source} would become this file",
-                "give them to two runs with different --output, or tell them apart with --name",
+                "give them to two runs with different --output",
             )
         if output in sources:
             raise OutputExists(f"{job.output}: is an input; it will not be replaced", "name another --output")
@@ -272,19 +279,33 @@ def _place(path: Path) -> str:
 
 
 def _check_existing(jobs: Sequence[Job]) -> None:
-    existing = [job for job in jobs if job.output.exists()]
+    existing = [job for job in jobs if exists(job.output)]
     # Looked for first, read about then: another run may be at work, and it notes a file before it writes it.
     read = {root: Journal(root) for root in {job.root for job in existing} if root is not None}
     for journal in read.values():
         journal.refresh()
-    foreign = [job.output for job in existing if job.root is None or read[job.root].find(job.output) is None]
+    foreign = []
+    for job in existing:
+        entry = None if job.root is None else read[job.root].find(job.output)
+        if entry is None:
+            foreign.append(f"{job.output}: exists already")
+        elif _is_of_another(entry, job):
+            foreign.append(f"{job.output}: exists already, made from {entry.source}")
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise OutputExists(f"{foreign[0]}: exists already{more}", "--force replaces it, --output names another")
+        raise OutputExists(foreign[0] + more, "--force replaces it, --output names another")
+
+
+def _is_of_another(entry: Entry, job: Job) -> bool:
+    """Tell whether a result is that of another picture, which is still there: not of one that was moved or copied."""
+    other = Path(entry.source)
+    if not exists(other) or _place(other) == _place(job.source):
+        return False
+    return not Source.of(job.source).is_that_of(entry)
 
 
 def _check_writable(folder: Path) -> None:
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    there = next(parent for parent in (folder, *folder.absolute().parents) if exists(parent))
     if not there.is_dir():
         raise InputError(f"{folder}: cannot be made, {there} is a file", "name another --output")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from upscale import __version__
 from upscale.cli import console
+from upscale.files import exists
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -40,8 +41,9 @@ SCHEMA = 1
 class Report:
     """Tells the user of the pictures of a run as they end."""
 
-    def __init__(self, total: int, *, json: bool, quiet: bool, verbose: bool) -> None:
-        self.json, self.quiet, self.verbose = json, quiet, verbose
+    def __init__(self, total: int, *, json: bool, quiet: bool, verbose: bool, piped: bool = False) -> None:
+        """``piped``: the result itself goes to standard output."""
+        self.json, self.quiet, self.verbose, self.piped = json, quiet, verbose, piped
         self.done = 0
         self.skipped = 0
         self.kept = 0
@@ -52,7 +54,7 @@ class Report:
         self.told = 0
         """How many of those an earlier attempt of ``torchrun`` told."""
         self.total = total
-        self.bars = console.progress(quiet=quiet or json)
+        self.bars = console.progress(quiet=quiet or json or piped)
         self._files = self.bars.add_task("pictures", total=total, unit="pictures", visible=total > 1)
         self._tiles: dict[Job, TaskID] = {}
         if json:
@@ -128,6 +130,7 @@ class Report:
         if not self.quiet:
             for text in notices:
                 console.notice(f"{job.source}: {text}")
+        if not (self.quiet or self.piped):
             # Where both are a terminal, only what the bars print themselves comes above them.
             above = console.out.is_terminal and not self.bars.disable
             (console.err if above else console.out).print(str(job.output), markup=False)
@@ -196,7 +199,7 @@ def show_plan(
             f" and {memory / 1e6:.0f} MB of memory beside the network's",
             markup=False,
         )
-        if there_already := sum(job.output.exists() for job in jobs):
+        if there_already := sum(exists(job.output) for job in jobs):
             what = "they would be replaced" if force else "of those, only what changed since would be done again"
             console.notice(f"{there_already} of the results are there already; {what}")
         folder = next(folder for folder in jobs[0].output.absolute().parents if folder.exists())

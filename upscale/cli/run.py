@@ -173,8 +173,13 @@ def run(
             raise UsageError(
                 f"torchrun: {team.world} processes need a folder of results to share", "name one with --output"
             )
-        silent = quiet or streams.to_stdout or not leads
-        report = Report(len(jobs) + len(refused), json=json and leads, quiet=silent, verbose=verbose)
+        report = Report(
+            len(jobs) + len(refused),
+            json=json and leads,
+            quiet=quiet or not leads,
+            verbose=verbose,
+            piped=streams.to_stdout,
+        )
         if leads:
             for name, error in refused:
                 report.refuse(name, error, told=team.attempt > 0)

@@ -27,7 +27,7 @@ from upscale.cli.arguments import (
 from upscale.cli.models import prepare
 from upscale.cli.report import Report
 from upscale.cli.run import on_each, settings_for
-from upscale.errors import UpscaleError, UsageError
+from upscale.errors import InputError, UpscaleError, UsageError
 from upscale.files import check_folder, resolved
 from upscale.options import Precision
 
@@ -132,10 +132,11 @@ def watch(
                         pipeline.run(jobs, upscalers, settings, on_tile=report.on_tile, on_end=report.on_end)
                     handled |= {path: now[path] for path in complete}
                 told = ""
-            except UpscaleError as error:  # a clash of names, a folder that is away: once it is mended, all goes on
-                if error.message != told:
-                    console.error_line(error)
-                told = error.message
+            except (UpscaleError, OSError) as error:  # a clash of names, a disk away: once it is mended, all goes on
+                said = error if isinstance(error, UpscaleError) else InputError(f"{folder}: {error}")
+                if said.message != told:
+                    console.error_line(said)
+                told = said.message
             before = now
             time.sleep(interval)
     raise typer.Exit(130)
