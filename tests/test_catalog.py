@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from upscale import store
-from upscale.catalog import Catalog, WeightsEntry, known, read, shipped, write_user
+from upscale.catalog import Catalog, WeightsEntry, known, own, read, shipped, user_file, write_user
 from upscale.errors import ConfigError, UnknownWeights, UsageError
 from upscale.models import build
 
@@ -24,11 +25,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.mark.parametrize("content", [b"garbage = [", b"\xff"])
-def test_a_damaged_file_is_named(home: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [(b"garbage = [", ": cannot be read"), (b"\xff", ": cannot be read"), (b"x = 1", r"\.x: is 1, not the table")],
+)
+def test_a_damaged_file_is_named(home: Path, content: bytes, fault: str) -> None:
     home.mkdir()
     (home / "weights.toml").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"weights\.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"weights\.toml" + fault):
         known()
 
 
@@ -42,7 +46,7 @@ def test_row_is_complete(name: str) -> None:
         assert len(entry.sha256) == 64
         assert entry.bytes
         assert entry.scale or not entry.generator
-    assert all(url.startswith("https://") for url in entry.url)
+    assert all(url.startswith("https://") and not url.endswith(".zip") for url in entry.url)  # nothing is unpacked
     assert entry.sibling is None or ENTRIES[entry.sibling].network == entry.network
     assert entry.commercial == ("not for commercial use" not in entry.summary)
 
@@ -103,7 +107,7 @@ def test_what_would_make_the_catalogue_unreadable_is_refused_and_the_file_stays(
     with pytest.raises(ConfigError):
         write_user({"b": {**facts, **wrong}})
     assert (home / "weights.toml").read_bytes() == before
-    assert [path.name for path in home.iterdir()] == ["weights.toml"]
+    assert [path.name for path in home.glob("[!.]*")] == ["weights.toml"]
     assert "a" in known().entries
 
 
@@ -168,6 +172,7 @@ def test_file_whose_name_looks_like_an_expression_is_a_file(tmp_path: Path) -> N
     ("model", "error", "message"),
     [
         ("a:0.7,b:0.7", ConfigError, "add up to 1"),
+        ("a:nan,b:1", ConfigError, "add up to 1"),
         ("a+nothing", UnknownWeights, "unknown model 'nothing'"),
         ("realesrgan", UnknownWeights, "unknown model"),
         ("x/y.pth", UnknownWeights, "no such checkpoint file"),
@@ -194,3 +199,11 @@ def test_the_name_stands_for_a_network_without_family(strong: str | None, mild: 
     b = WeightsEntry(name="b", family=mild, **facts)
     mixed = Catalog({"a": a, "b": b}).mixed(strong or mild or "", 0.25)
     assert mixed == f"{strong or 'a'}:0.25,{mild or 'b'}:0.75"
+
+
+def test_what_several_add_at_once_is_all_there(home: Path) -> None:
+    names = [f"net{index}" for index in range(12)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: write_user({name: {"summary": name, "license": "MIT", "file": "/a.pth"}}), names))
+    assert sorted(own().entries) == sorted(names)
+    assert user_file().parent == home

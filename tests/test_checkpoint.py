@@ -99,6 +99,19 @@ def test_zip_that_was_packed_again_with_deflate_is_read(tiny: Generator, tmp_pat
         for info in old.infolist():
             new.writestr(info.filename, old.read(info))
     assert load_generator(deflated).scale == 2
+    whole = deflated.read_bytes()
+    for cut in range(1, 60, 3):  # off the list of parts at its end
+        deflated.write_bytes(whole[:-cut])
+        with pytest.raises(IncompatibleCheckpoint):
+            load_generator(deflated)
+
+
+def test_a_file_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"a": {}}
+    content["a"]["b"] = content
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(IncompatibleCheckpoint, match="not a readable checkpoint"):
+        load_generator(tmp_path / "net.pth")
 
 
 def test_a_file_is_what_it_contains_not_what_it_is_called(tiny: Generator, tmp_path: Path) -> None:

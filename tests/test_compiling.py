@@ -129,6 +129,19 @@ def test_a_compiler_that_fails_is_told_of_keeps_nobody_and_is_tried_again(
     assert not cache.exists()
 
 
+def test_a_compiler_that_has_gone_since_is_told_of_and_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no C++ compiler any more")
+
+    monkeypatch.setattr(compiling, "LEAST_GAIN", 0)  # so that it pays
+    said: list[str] = []
+    for compiler in (torch.compile, gone):
+        monkeypatch.setattr(torch, "compile", compiler)
+        assert upscaler(network(**NETWORKS[0]), said.append).upscale(IMAGE).image.pixels.any()
+    assert said[1].startswith("x2: compiled")
+    assert said[2:] == ["x2: not compiled: no C++ compiler any more"]
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"%s": 3}', '{"%s": {"plain": 1}}'])
 def test_a_damaged_memory_is_none(cache: Path, text: str) -> None:
     key = compiling._key(network(**NETWORKS[0]), CPU, Precision.FP32, 64)
@@ -136,8 +149,8 @@ def test_a_damaged_memory_is_none(cache: Path, text: str) -> None:
     cache.write_text(text.replace('"%s"', json.dumps(key)), encoding="utf-8")
     timed: list[float] = []
 
-    def time_of(seconds: float) -> float:
-        timed.append(seconds)
+    def time_of(seconds: float, runs: int) -> float:
+        timed.append(seconds * bool(runs))
         return seconds
 
     def asked() -> Trial:
@@ -145,7 +158,7 @@ def test_a_damaged_memory_is_none(cache: Path, text: str) -> None:
         return tried(generator, CPU, Precision.FP32, 64, plain=plain, compiled=compiled, say=lambda text: None)
 
     assert asked() == asked() == Trial(3.0, 2.0)
-    assert timed == [3.0, 2.0]
+    assert timed == [3.0, 2.0, 0.0]  # the compiler is asked whether it is still there
     shutil.rmtree(cache.parent)
     cache.parent.touch()  # where nothing can be kept
     assert asked() == Trial(3.0, 2.0)

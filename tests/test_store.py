@@ -19,13 +19,13 @@ from pathlib import Path
 import pytest
 
 from upscale import store
-from upscale.catalog import WeightsEntry, known, user_file
+from upscale.catalog import WeightsEntry, known, own, user_file
 from upscale.cli.models import prepare
 from upscale.download import Patience, check_address, download
 from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights, WeightsError
 from upscale.files import part_prefix
 
-DATA = bytes(range(256)) * 2000  # half a megabyte
+DATA = b"\x80\2" + bytes(range(256)) * 1999 + bytes(254)  # half a megabyte
 SHA256 = hashlib.sha256(DATA).hexdigest()
 QUICK = Patience(attempts=5, pause=0.01, timeout=1.0)
 
@@ -183,6 +183,7 @@ FAILS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], None], type[Exception]
     "404": (status(404), DownloadFailed, "answers 404"),
     "403": (status(403), DownloadFailed, "answers 403"),
     "always-503": (status(503), DownloadFailed, "answers 503"),
+    "300-to-nowhere": (status(300), DownloadFailed, "answers 300"),
     "wrong-length": (lambda h: without_ranges(h, DATA[:-5]), DownloadFailed, "gives 511995 bytes, expected 512000"),
     "too-much": (endless, DownloadFailed, "gives more than 512000 bytes"),
     "wrong-bytes": (wrong_bytes, ChecksumMismatch, "gives a file of sha256"),
@@ -222,6 +223,27 @@ def test_only_https_unless_it_is_this_machine() -> None:
     ):
         with pytest.raises(DownloadFailed, match="not https"):
             check_address(url, origin)
+    with pytest.raises(DownloadFailed, match="not an address"):
+        check_address("https://[::1", "https://[::1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks://127.0.0.1:1"), ("ALL_PROXY", "ü://"), ("SSL_CERT_FILE", "/nothing.pem")]
+)
+def test_settings_of_the_environment_that_cannot_be_used_are_named(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DownloadFailed, match="the environment names cannot be used"):
+        download([server.url], tmp_path / "net.pth", sha256=None, size=None, patience=QUICK)
+
+
+def test_a_proxy_of_socks_is_used(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(DownloadFailed, match="no connection"):
+        download([server.url], tmp_path / "net.pth", sha256=None, size=None, patience=QUICK)
 
 
 def test_mirrors_are_tried_in_order(server: Server, tmp_path: Path) -> None:
@@ -295,12 +317,16 @@ def test_offline_fetches_nothing(server: Server, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DownloadFailed, match="--offline"):
         store.locate(entry(server), offline=True)
     monkeypatch.setenv("UPSCALE_OFFLINE", "1")
-    with pytest.raises(DownloadFailed, match="--offline"):
+    with pytest.raises(DownloadFailed, match="net: not on this machine, and UPSCALE_OFFLINE"):
         store.locate(entry(server))
+    (unpinned,) = known().find(server.url)
+    with pytest.raises(DownloadFailed, match="not on this machine") as caught:
+        store.locate(unpinned)
+    assert f"`upscale models fetch {server.url}`" in (caught.value.hint or "")
     assert server.requests == []
 
 
-def test_url_is_pinned_on_first_use(server: Server) -> None:
+def test_url_is_pinned_on_first_use(server: Server, tmp_path: Path) -> None:
     server.answers = [whole]
     (found,) = known().find(server.url)
     path = store.locate(found)
@@ -312,10 +338,38 @@ def test_url_is_pinned_on_first_use(server: Server) -> None:
     assert known().find("net") == [pinned]
     assert SHA256 in user_file().read_text()
     assert store.locate(pinned) == path
+    assert store.locate(found) == path  # asked of the catalogue before it was pinned
+    assert store.bundle([found, pinned], tmp_path / "b.zip") == 1
+    assert len(server.requests) == 1
+    assert list(own().entries) == ["net"]
     path.unlink()
     server.answers = [wrong_bytes]
     with pytest.raises(ChecksumMismatch):
         store.locate(pinned)
+
+
+@pytest.mark.parametrize("content", [b"", b"sorry", b"<p>sorry</p>", b"version https://git-lfs"])
+def test_what_is_no_weights_at_all_is_not_pinned(server: Server, content: bytes, home: Path) -> None:
+    server.answers = [partial(without_ranges, data=content), whole]
+    (found,) = known().find(server.url)
+    with pytest.raises(DownloadFailed, match="not one of weights"):
+        store.locate(found)
+    assert not own().entries
+    path = store.locate(found)
+    assert path is not None
+    assert list((home / "weights").glob("*.pth")) == [path]
+
+
+@pytest.mark.parametrize("name", ["compact", "compact-x4"])
+def test_a_bundle_brings_no_other_network_of_a_name_that_is_here(tmp_path: Path, home: Path, name: str) -> None:
+    table = f'[{name}]\nsummary = "evil"\nlicense = "MIT"\nfile = "a.pth"\nsha256 = "{SHA256}"\n'
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
+        file.writestr("weights.toml", table)
+        file.writestr(f"{name}-{SHA256[:8]}.pth", DATA)
+    with pytest.raises(WeightsError, match=f"another network is called {name} here"):
+        store.unbundle(tmp_path / "b.zip", known().entries.values())
+    assert not own().entries
+    assert not list(home.rglob("*.pth"))
 
 
 def test_bundle_carries_weights_to_a_machine_without_network(

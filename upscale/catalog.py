@@ -132,7 +132,7 @@ class Catalog:
         else:
             stages = [tuple(_share(part) for part in stage.split(",")) for stage in model.split("+")]
         for stage in stages:
-            if abs(sum(share for _, share in stage) - 1) > 1e-3:
+            if not abs(sum(share for _, share in stage) - 1) <= 1e-3:  # NaN, too
                 raise ConfigError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
         return [tuple(BlendPart(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
 
@@ -152,7 +152,7 @@ class Catalog:
             if model in (strong.family, mild.family):
                 return f"{strong.family or strong.name}:{share:g},{mild.family or mild.name}:{1 - share:g}"
         if self._is_whole(model):
-            raise UsageError(f"--strength: {model} has no sibling", "mix any two: -m a:0.7,b:0.3")
+            raise UsageError(f"--strength: {model} has no sibling", "mix any two of one architecture: -m a:0.7,b:0.3")
         self.stages(model)
         raise UsageError("--strength: only a single network has a sibling", "write the shares yourself")
 
@@ -207,13 +207,16 @@ def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
     Raises:
         ConfigError: the file would not be a catalogue any more; it is as it was.
     """
+    from filelock import FileLock  # few commands need it
+
     path = user_file()
-    tables = read_tables(_text(path), path.name) if path.exists() else {}
-    text = to_toml({name: table for name, table in {**tables, **change}.items() if table is not None})
-    from_toml(text, path.name, shipped())  # every command reads the file: none would work any more
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    with FileLock(path.with_name(".weights.toml.lock")):  # another process may add to it just now
+        tables = read_tables(_text(path), path.name) if path.exists() else {}
+        text = to_toml({name: table for name, table in {**tables, **change}.items() if table is not None})
+        from_toml(text, path.name, shipped())  # every command reads the file: none would work any more
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     known.cache_clear()
 
 
@@ -235,12 +238,16 @@ def read_tables(text: str, where: str) -> dict[str, Any]:
     """Return the tables of the weights.toml ``where``, by name, as they are written.
 
     Raises:
-        ConfigError: not TOML.
+        ConfigError: not TOML, or not of tables.
     """
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where}: cannot be read: {error}", "mend it, or move it away") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigError(f"{where}.{name}: is {table!r}, not the table of a network", "mend it, or move it away")
+    return tables
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,7 @@ from upscale.models import Generator
 from upscale.options import Precision
 
 LEAST_GAIN = 1.1  # every run compiles again, which takes it some seconds
+_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +55,47 @@ def tried(
     precision: Precision,
     edge: int,
     *,
-    plain: Callable[[], float],
-    compiled: Callable[[], float],
+    plain: Callable[[int], float],
+    compiled: Callable[[int], float],
     say: Callable[[str], None],
 ) -> Trial:
     """Return what came of compiling ``generator`` for tiles of ``edge`` on ``device``, now or in an earlier run.
 
-    ``plain`` and ``compiled`` time the network. What the compiler raises then is tried again the next time, as it may
-    have come, or memory. ``say`` is told what takes long.
+    ``plain`` and ``compiled`` time the network, the best of so many runs after a first. What the compiler raises then
+    is tried again the next time, as it may have come, or memory. ``say`` is told what takes long.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_file().with_name("compiled")))  # by default, in /tmp
     table, key = _remembered(), _key(generator, device, precision, edge)
     if key in table:
         with suppress(TypeError):
-            return Trial(**table[key])
+            return _still(Trial(**table[key]), compiled)
     say(f"x{generator.scale}: trying PyTorch's compiler once, which may take minutes")
-    seconds = plain()
+    seconds = plain(_RUNS)
     try:
-        trial = Trial(seconds, compiled())
-    except Exception as error:  # of no one kind: a compiler may be missing, damaged, or not up to the network
-        return Trial(seconds, None, (str(error).strip() or type(error).__name__).splitlines()[0])
+        trial = Trial(seconds, compiled(_RUNS))
+    except Exception as error:
+        return _failed(seconds, error)
     with suppress(OSError):  # of a cache that cannot be written: the next time it is tried again, too
         _file().parent.mkdir(parents=True, exist_ok=True)
         with replacing(_file()) as temporary:
             table = {**_remembered(), key: {"plain": trial.plain, "compiled": trial.compiled}}
             temporary.write_text(json.dumps(table, indent=1), encoding="utf-8")
     return trial
+
+
+def _still(trial: Trial, compiled: Callable[[int], float]) -> Trial:
+    """Return a remembered ``trial``, or that the compiler it stands on fails now."""
+    if trial.pays:
+        try:
+            compiled(0)
+        except Exception as error:
+            return _failed(trial.plain, error)
+    return trial
+
+
+def _failed(plain: float, error: Exception) -> Trial:
+    """Return what came of a compiler that raised ``error``: of any kind, as it may be missing, or not up to it."""
+    return Trial(plain, None, (str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def _key(generator: Generator, device: torch.device, precision: Precision, edge: int) -> str:

@@ -48,7 +48,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise DeviceUnavailable(f"--device {name}: {why_not_cuda()}", "`upscale doctor` shows the way to a GPU")
+            raise DeviceUnavailable(f"--device {name}: {why_not_cuda()}", "`upscale doctor` says more")
         if (device.index or 0) >= torch.cuda.device_count():
             raise DeviceUnavailable(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
         return device
@@ -57,7 +57,8 @@ def resolve_device(name: str) -> torch.device:
             raise DeviceUnavailable("--device mps: this machine has no Apple GPU", "use --device auto")
         return device
     raise UsageError(
-        f"--device {name}: no such device", "use auto, all, cpu, cuda, cuda:N or mps, or several: cuda:0,cuda:1"
+        f"--device {name}: no such device",
+        "use auto, cpu, cuda, cuda:N or mps; for pictures also all, or several: cuda:0,cuda:1",
     )
 
 

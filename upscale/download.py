@@ -192,7 +192,14 @@ def _answer(url: str, start: int, timeout: float) -> Iterator[httpx.Response]:
     headers = {"User-Agent": f"upscale/{__version__}", "Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={start}-"} if start else {}
     here = url
-    with httpx.Client(timeout=timeout, headers=headers) as client:  # proxies: as the environment says
+    try:
+        whole = httpx.Client(timeout=timeout, headers=headers)  # proxies and certificates: as the environment says
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise DownloadFailed(
+            f"{url}: the proxy or the certificates that the environment names cannot be used: {error}",
+            "look at HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE",
+        ) from error
+    with whole as client:
         for _ in range(REDIRECTS):
             check_address(here, url)
             try:
@@ -200,7 +207,7 @@ def _answer(url: str, start: int, timeout: float) -> Iterator[httpx.Response]:
             except httpx.HTTPError as error:
                 raise _TryAgain(f"no connection ({error or type(error).__name__})") from error
             try:
-                if not answer.is_redirect:
+                if not answer.has_redirect_location:
                     yield answer
                     return
                 here = urljoin(here, answer.headers["location"])
@@ -215,7 +222,10 @@ def check_address(url: str, origin: str) -> None:
     Raises:
         DownloadFailed: anyone on the way could change what it gives.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DownloadFailed(f"{url}: not an address: {error}", "look where it comes from") from error
     local = parts.hostname in LOCAL and urlsplit(origin).hostname in LOCAL
     if parts.scheme == "https" or (parts.scheme == "http" and local):
         return

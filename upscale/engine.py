@@ -233,17 +233,17 @@ class Upscaler:
         say(f"x{network.scale}: {trial}")
         return compiled if trial.pays else network
 
-    def _seconds(self, network: Network, edge: int) -> float:
-        """Return how long ``network`` takes for a picture of ``edge`` by half of it, after a first time."""
+    def _seconds(self, network: Network, edge: int, runs: int) -> float:
+        """Return how long ``network`` takes for a picture of ``edge`` by half of it: the best of ``runs`` after one."""
         # Not square, or the compiler would make it for squares; not of full contrast, which overflows fp16 sooner.
         pixels = np.random.default_rng(0).integers(96, 160, (edge, edge // 2, 3), np.uint8)
         times = []
-        for _ in range(4):
+        for _ in range(1 + runs):
             began = time.perf_counter()
             for _band in self._bands(network, pixels, Progress(None, 0), None):
                 pass
             times.append(time.perf_counter() - began)
-        return min(times[1:])
+        return min(times[1:], default=times[0])
 
     def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
         """Return tile size, overlap, and whether tiles are cut hard, for ``generator``."""

@@ -109,6 +109,8 @@ def _read(path: Path) -> dict[str, Any]:
             content = _unpickle(path)
         else:
             raise _not_weights(path, start)
+        if not isinstance(content, Mapping) or not any(True for _ in _state_dicts(content)):
+            raise IncompatibleCheckpoint(f"{path}: no state dict in it")
     except pickle.UnpicklingError as error:
         if "operand" in str(error):  # not even a pickle, or one cut short
             raise _unreadable(path) from error
@@ -123,10 +125,9 @@ def _read(path: Path) -> dict[str, Any]:
     except (
         *(SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError),
         *(AttributeError, MemoryError),  # a pickle of plain data can still ask for what is not there
+        *(RecursionError, struct.error),  # it may hold itself, a zip less than its end claims
     ) as error:
         raise _unreadable(path) from error
-    if not isinstance(content, Mapping) or not any(True for _ in _state_dicts(content)):
-        raise IncompatibleCheckpoint(f"{path}: no state dict in it")
     for state_dict in _state_dicts(content):
         if sum(value.numel() for value in state_dict.values()) > size:
             raise _too_much(path, "tensors larger than the file")  # views that repeat one number without end

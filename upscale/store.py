@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from upscale.download import OnBytes
 
 _ROWS = "weights.toml"  # in a bundle: of networks that no catalogue shipped
+_LOOK = "open it in a browser, to see why"
 INDEX = "https://openmodeldb.info/api/v1/models.json"
 """All networks of OpenModelDB: name -> record with ``license``, ``scale`` and ``resources``."""
 
@@ -67,7 +68,7 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
 
 
 def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
-    """Return ``entry``, or what the index of OpenModelDB says of it: address, sha256 and licence.
+    """Return ``entry``, or what was pinned of it, or what the index of OpenModelDB says: address, sha256 and licence.
 
     From then on it is an entry of the user's own catalogue, so that a later change of the index is of no effect.
 
@@ -75,6 +76,8 @@ def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
         UnknownWeights: it is not in the index, or not as a file for PyTorch.
         DownloadFailed: the index cannot be had.
     """
+    if entry.url and entry.sha256 is None:  # it may have been fetched since the catalogue was asked
+        return next((one for one in known().entries.values() if one.sha256 and entry.url[0] in one.url), entry)
     if entry.url or not entry.name.startswith(OPENMODELDB):
         return entry
     if entry.name in known().entries:
@@ -124,9 +127,11 @@ def _described(name: str, records: Mapping[str, Any]) -> WeightsEntry:
 
 def _check_online(entry: WeightsEntry, offline: bool) -> None:
     if offline or os.environ.get("UPSCALE_OFFLINE", "0") not in ("", "0"):
+        what = entry.url[0] if entry.url and entry.sha256 is None else entry.name
+        forbids = "--offline" if offline else "UPSCALE_OFFLINE"
         raise DownloadFailed(
-            f"{entry.name}: not on this machine, and --offline forbids to fetch it",
-            f"fetch it where there is a network: `upscale models fetch {entry.name}`, or bring a bundle",
+            f"{what}: not on this machine, and {forbids} forbids to fetch it",
+            f"fetch it where there is a network: `upscale models fetch {what}`, or bring a bundle",
         )
 
 
@@ -186,7 +191,8 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
         DiskFull: no room for it.
     """
     mine = own().entries
-    places = [(entry, place(entry)) for entry in entries if entry.url or mine.get(entry.name) == entry]
+    resolved = {entry.name: entry for entry in map(resolve, entries)}.values()
+    places = [(entry, place(entry)) for entry in resolved if entry.url or mine.get(entry.name) == entry]
     here = [(entry, path) for entry, path in places if path is not None and path.is_file()]
     if not here:
         raise WeightsError(
@@ -261,7 +267,8 @@ def _new_entries(text: bytes, archive: Path) -> list[WeightsEntry]:
             table.pop("sibling", None)
     found = from_toml(to_toml(tables), where, known()).entries.values()
     for entry in found:
-        if entry.name in there and there[entry.name].sha256 != entry.sha256:
+        other = entry.name in known().names if entry.name not in there else there[entry.name].sha256 != entry.sha256
+        if other:
             raise WeightsError(
                 f"{archive}: another network is called {entry.name} here", f"`upscale models remove {entry.name}` first"
             )
@@ -289,7 +296,16 @@ def _way_out(entry: WeightsEntry) -> str:
 
 
 def _pin(entry: WeightsEntry, path: Path) -> Path:
-    """Remember what ``entry``, a URL, gave on its first use, so that another file is refused from now on."""
+    """Remember what ``entry``, a URL, gave on its first use, so that another file is refused from now on.
+
+    Raises:
+        DownloadFailed: no weights at all.
+    """
+    with path.open("rb") as file:
+        start = file.read(9)
+    if not (start.startswith((b"PK\3\4", b"\x80")) or start[8:] == b"{"):  # zip, pickle, safetensors
+        path.unlink()
+        raise DownloadFailed(f"{entry.url[0]}: gives a file that is not one of weights; it was removed", _LOOK)
     digest = sha256(path)
     name = f"{entry.name}-{digest[:8]}" if entry.name in known().entries else entry.name
     pinned = replace(entry, name=name, sha256=digest, bytes=path.stat().st_size)

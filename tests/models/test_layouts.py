@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from upscale.checkpoint import load_generator, recognise
 from upscale.errors import IncompatibleCheckpoint
-from upscale.models import GENERATORS
+from upscale.models import GENERATORS, build
 from upscale.models.layout import Layout
 
 
@@ -859,6 +859,23 @@ def test_luma_networks_of_others(author: str, tmp_path: Path) -> None:
     before = GENERATORS["bicubic"](GENERATORS["bicubic"].Config(scale=3)).enlarge(y)
     expected = net(before if author in ("vdsr", "srcnn") else y)
     torch.testing.assert_close(generator.enlarge(y), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", ["best", "fsrcnn_x4"])
+def test_fsrcnn_s_scale_is_told_by_a_trial_whatever_its_name_says(tmp_path: Path, scale: int, name: str) -> None:
+    network = {"arch": "fsrcnn", "scale": scale, "num_feat": 8, "num_shrunk": 4, "num_conv": 2}
+    net = build(network, "test")
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data[0, 0, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = 1  # passes on the first
+        elif isinstance(layer, nn.ConvTranspose2d):
+            tent = (1 - (torch.arange(9) - 4 - (scale - 1) / 2).abs() / scale).clamp(min=0)
+            layer.weight.data[0, 0] = torch.outer(tent, tent)  # linear interpolation
+    torch.save({key: value for key, value in net.state_dict().items() if "=" not in key}, tmp_path / f"{name}.pth")
+    assert load_generator(tmp_path / f"{name}.pth").scale == scale
 
 
 @pytest.mark.parametrize("arch", GENERATORS)

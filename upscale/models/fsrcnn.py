@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,6 +66,9 @@ class FSRCNN(Generator):
             return None
         num_conv = sum(name.startswith("map.") and len(shape) == 4 for name, shape in shapes.items())
         return {"num_ch": first[1], "num_feat": first[0], "num_shrunk": shrink[0], "num_conv": num_conv}
+
+    def doubts(self, *, named: bool) -> Mapping[str, Sequence[Any]]:  # noqa: D102
+        return {"scale": (2, 3, 4)}
 
     def initialise(self) -> None:
         """Kaiming-normal for the slopes of PReLU; the last layer from a narrow Gaussian (section 3.2)."""
