@@ -41,6 +41,7 @@ FLOORS = {
     "config": 0,
     "options": 0,
     "files": 0,
+    "ahead": 0,
     "page": 0,
 }
 # Neighbours on a floor that may see each other, with the reason.

@@ -171,8 +171,8 @@ def test_file_whose_name_looks_like_an_expression_is_a_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        ("a:0.7,b:0.7", ConfigError, "add up to 1"),
-        ("a:nan,b:1", ConfigError, "add up to 1"),
+        ("a:0.7,b:0.7", UsageError, "add up to 1"),
+        ("a:nan,b:1", UsageError, "add up to 1"),
         ("a+nothing", UnknownWeights, "unknown model 'nothing'"),
         ("realesrgan", UnknownWeights, "unknown model"),
         ("x/y.pth", UnknownWeights, "no such checkpoint file"),

@@ -230,6 +230,9 @@ def test_lpips_equals_an_independent_implementation_with_the_same_weights(name: 
     assert expected > 0.01
     assert float(lpips(x, y)) == pytest.approx(expected, abs=1e-5)
     assert float(lpips(x, x)) == 0
+    assert float(lpips(x[..., :32, :32], y[..., :32, :32])) > 0
+    with pytest.raises(InputError, match="70x31 compared pixels are too few for LPIPS, which needs 32x32"):
+        lpips(x[..., :31, :], y[..., :31, :])
 
 
 def test_the_unweighted_distance_is_the_mean_over_layers() -> None:
@@ -238,6 +241,8 @@ def test_the_unweighted_distance_is_the_mean_over_layers() -> None:
     stages = zip(squeeze_stages(backbone, x), squeeze_stages(backbone, y), strict=True)
     expected = [float((F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean()) for a, b in stages]
     assert float(FeatureDistance(backbone)(x, y)) == pytest.approx(np.mean(expected), abs=1e-6)
+    with pytest.raises(InputError, match="too few for features"):
+        FeatureDistance(backbone)(x[..., :12], y[..., :12])
 
 
 def test_foreign_weights_are_refused() -> None:

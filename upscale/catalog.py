@@ -124,7 +124,7 @@ class Catalog:
 
         Raises:
             UnknownWeights: a part is neither a name nor a file.
-            ConfigError: shares that do not add up to 1.
+            UsageError: shares that do not add up to 1.
         """
         stages: list[tuple[tuple[str, float], ...]]
         if self._is_whole(model):
@@ -133,7 +133,7 @@ class Catalog:
             stages = [tuple(_share(part) for part in stage.split(",")) for stage in model.split("+")]
         for stage in stages:
             if not abs(sum(share for _, share in stage) - 1) <= 1e-3:  # NaN, too
-                raise ConfigError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
+                raise UsageError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
         return [tuple(BlendPart(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
 
     def mixed(self, model: str, share: float) -> str:

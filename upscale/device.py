@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from upscale.errors import DeviceUnavailable, UsageError
+from upscale.errors import DeviceUnavailable, OutOfMemory, UsageError
 from upscale.options import Precision
 
 ROOMY = 8 << 30
@@ -176,6 +178,17 @@ def assembly_device(device: torch.device) -> torch.device:
     """Return where the tiles that ``device`` computes are put together: on a GPU with much free memory, itself."""
     roomy = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] >= ROOMY
     return device if roomy else torch.device("cpu")
+
+
+@contextmanager
+def told_of_memory(what: str, way_out: str) -> Iterator[None]:
+    """Raise OutOfMemory for ``what``, with ``way_out``, where the block runs out of memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{what}: not enough memory for it", way_out) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

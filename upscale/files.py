@@ -59,6 +59,15 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def ends_with_newline(path: Path) -> bool:
+    """Tell whether a text file ends with a whole line, or is empty."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
 def part_prefix(path: Path) -> str:
     """Return what the names of the temporary files of ``path``, and of no other file, begin with."""
     return f".{path.stem[:32]}-{zlib.crc32(path.name.encode(errors='surrogateescape')):08x}-"

@@ -50,6 +50,7 @@ TIMINGS = [
 ]
 ABOUT = {
     "protocol": "y",
+    "lr": "imresize",
     "data": {"set": {"pictures": 5, "sha256": "0"}},
     "scales": [4],
     "models": {"net": []},
@@ -104,6 +105,8 @@ def test_infinite_psnr_is_equal_to_itself() -> None:
 def test_what_does_not_compare_is_refused() -> None:
     with pytest.raises(InputError, match="made with another protocol: y, now rgb"):
         compare(result(protocol="rgb"), saved(result()), "base.json")
+    with pytest.raises(InputError, match="made with another lr: imresize, now given"):
+        compare(result(lr="given"), saved(result()), "base.json")
     with pytest.raises(InputError, match="another data"):
         compare(result(data={}), saved(result()), "base.json")
     with pytest.raises(InputError, match="timed on cpu"):

@@ -6,14 +6,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from upscale.bench import quality
 from upscale.bench.published import table
 from upscale.bench.quality import Comparison, Row, Summary, quantities, run, summarise
-from upscale.bench.sets import CARRIED, ROOT_VARIABLE, DataSet, open_case, open_sets, reduce
+from upscale.bench.sets import CARRIED, ROOT_VARIABLE, Case, DataSet, open_case, open_sets, reduce
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import InputError, NonFiniteOutput
 from upscale.images import Image, read_image, write_image
@@ -132,6 +134,42 @@ def test_given_lr_pictures_are_used_and_must_be_there_and_fit(folder: Path, tmp_
     np.testing.assert_array_equal(case.lr.pixels, read_image(lr / "X2" / "ax2.png").pixels)
     with pytest.raises(InputError, match=r"32x25, but x2 of b\.png should be 32x24"):
         open_case(dataset, folder / "b.png", 2)
+
+
+def test_given_lr_pictures_are_part_of_what_tells_data_apart(folder: Path, tmp_path: Path) -> None:
+    lr = tmp_path / "lr"
+    lr.mkdir()
+    for name in "abc":
+        draw(lr / f"{name}.png", 24, 32)
+    (made,), (given,) = open_sets([str(folder)], None, [2]), open_sets([str(folder)], lr, [2])
+    before = given.digest([2])
+    assert before != made.digest([2])
+    draw(lr / "b.png", 24, 32, seed=9)
+    assert before != given.digest([2])
+
+
+def test_sets_of_one_name_are_told_apart_by_their_places(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / folder.name
+    other.mkdir(parents=True)
+    draw(other / "a.png")
+    draw(other / "._a.png")  # as macOS leaves beside files on foreign disks
+    sets = open_sets([str(folder), str(other)], None, [2])
+    assert [dataset.name for dataset in sets] == [str(folder), str(other)]
+    assert [path.name for path in sets[1].pictures] == ["a.png"]
+    with pytest.raises(InputError, match="is named twice"):
+        open_sets([str(other), str(other)], None, [2])
+
+
+def test_a_picture_that_memory_does_not_take_is_a_marked_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(case: Case, *arguments: Any) -> Any:
+        if case.name == "b":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return figures(case, *arguments)
+
+    figures = quality.measure
+    monkeypatch.setattr(quality, "measure", greedy)
+    rows, _ = measure({"bicubic": load("bicubic")}, open_sets([str(folder)], None, [2]), 2)
+    assert [row.error for row in rows] == [None, "b: not enough memory for it", None]
 
 
 def test_hr_is_cut_to_a_multiple_and_sixteen_bits_stay(tmp_path: Path) -> None:

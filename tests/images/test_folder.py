@@ -24,8 +24,8 @@ def test_subfolders_are_looked_into_but_for_hidden_ones_and_one_that_is_left_out
     a, b, _, _, c = touch(*(tmp_path / name for name in ("a.png", "b/b.JPG", ".h/h.png", ".h.png", "out/c.png")))
     touch(tmp_path / "note.txt", tmp_path / "b" / "._b.jpg")
     assert pictures_in(tmp_path) == [a, b, c]
-    assert pictures_in(tmp_path, leaving=tmp_path / "out") == [a, b]
-    assert pictures_in(tmp_path, leaving=tmp_path) == [a, b, c]
+    assert pictures_in(tmp_path, leaving=[tmp_path / "out"]) == [a, b]
+    assert pictures_in(tmp_path, leaving=[tmp_path]) == [a, b, c]
     assert pictures_in(tmp_path, recursive=False) == [a]
 
 

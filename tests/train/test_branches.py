@@ -13,7 +13,7 @@ from torch import nn
 from tests.conftest import network
 from tests.train.conftest import CPU, losses, recipe, run
 from upscale.checkpoint import load_generator, read_metadata
-from upscale.errors import ConfigError
+from upscale.errors import UsageError
 from upscale.train.branches import Branches, add_branches, without_branches
 from upscale.train.data import Pictures
 from upscale.train.saving import averaged, load_state
@@ -68,5 +68,5 @@ def test_a_run_with_branches_saves_a_plain_network_and_resumes(pictures: Picture
 
 
 def test_fewer_than_no_branches() -> None:
-    with pytest.raises(ConfigError, match="branches is -1"):
+    with pytest.raises(UsageError, match="branches is -1"):
         recipe("branches=-1")

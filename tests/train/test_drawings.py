@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tests.train.conftest import recipe
-from upscale.errors import ConfigError
+from upscale.errors import UsageError
 from upscale.train.data import Batches, Pictures
 from upscale.train.degradation import degrade
 from upscale.train.drawings import draw
@@ -70,5 +70,5 @@ def test_drawings_are_degraded_as_pictures_are(pictures: Pictures) -> None:
 
 
 def test_a_share_is_a_share() -> None:
-    with pytest.raises(ConfigError, match=r"data\.drawn is 2"):
+    with pytest.raises(UsageError, match=r"data\.drawn is 2"):
         recipe("data.drawn=2")

@@ -18,17 +18,25 @@ from torch import Tensor
 
 from tests.conftest import picture
 from tests.test_devices import GPU, OneDevice
-from tests.train.conftest import CPU, losses, recipe, run
+from tests.train.conftest import CPU, SHORT, SMALL, losses, recipe, run
+from upscale.bench.quality import measure, quantities
+from upscale.bench.sets import DataSet, open_case
 from upscale.checkpoint import load_generator, read_metadata
-from upscale.errors import ConfigError, InputError
+from upscale.cli import main
+from upscale.engine import Upscaler
+from upscale.errors import ConfigError, InputError, UsageError
+from upscale.images import FORMATS
+from upscale.metrics.protocols import DEFAULT_PROTOCOL
+from upscale.models import Generator, build
+from upscale.options import Precision, Tiling
 from upscale.train import data
-from upscale.train.data import Batches, Pictures, open_pictures
+from upscale.train.data import Batches, Pictures, _load, open_pictures
 from upscale.train.degradation import degrade
 from upscale.train.loop import train
 from upscale.train.recipe import load_recipe, to_toml
 from upscale.train.start import fresh
 from upscale.train.step import TrainState, train_step
-from upscale.train.validation import Pair, load_pairs
+from upscale.train.validation import Pair, load_pairs, validate
 
 
 def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tmp_path: Path) -> None:
@@ -209,7 +217,7 @@ def test_a_run_that_gets_no_better_stops_and_the_best_is_kept(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([20.0, 30.0, 29.0, 28.0, 27.0, 40.0])
-    monkeypatch.setattr("upscale.train.loop.validate", lambda *arguments: {"psnr": next(scores)})
+    monkeypatch.setattr("upscale.train.loop.validate", lambda *arguments: ({"psnr": next(scores)}, []))
     events: list[dict[str, Any]] = []
     numbers = recipe("steps=12", "valid_every=2", "patience=3", "keep=2")
     result = train(
@@ -315,11 +323,40 @@ def test_a_gradient_that_is_not_finite_is_skipped(pictures: Pictures, tmp_path: 
         ("data.large=0.5", "has no quarter"),
         ("steps", "expected KEY=VALUE"),
         ("steps=0", "must be at least 1"),
+        ("patience=0", "must be at least 1"),
+        ("seed=99999999999999999999", "must be from 0 to"),
+        ("optim.betas=[0.9,1.0]", "less than 1"),
+        ("optim.gamma=-1", "from 0 to 1"),
     ],
 )
 def test_a_wrong_number_is_named(override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(UsageError, match=f"^--set .*{message}"):
         recipe(override)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        (
+            "srgan",
+            ["data.gt_size=64"],
+            "takes no crops of 64x64 pixels, it is made for 96: --set discriminator.gt_size",
+        ),
+        ("realesrgan", ["data.gt_size=20"], "the discriminator takes no crops of 12x12"),
+        ("compact-photo", ["generator.scale=2", "data.gt_size=16"], "takes no crops of 8x8"),
+    ],
+)
+def test_crops_that_a_network_cannot_judge_are_told_at_once(name: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_recipe(name, overrides)
+
+
+def test_a_fault_of_the_file_is_not_blamed_on_the_command(tmp_path: Path) -> None:
+    text = to_toml(recipe()).replace("log_every", "log_evry")
+    (tmp_path / "mine.toml").write_text(text)
+    for overrides in ([], ["steps=3"]):
+        with pytest.raises(ConfigError, match=r"^mine\.toml: unknown key 'log_evry'"):
+            load_recipe(str(tmp_path / "mine.toml"), overrides)
 
 
 def test_folders_without_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,3 +384,87 @@ def test_validation_uses_and_leaves_what_batch_norm_learned(pictures: Pictures, 
     states = [torch.load(out / "state.pt", weights_only=True)["ema"] for out in (with_valid, without)]
     assert any("running_mean" in name for name in states[0])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_grey_picture_is_measured_as_bench_does(tmp_path: Path) -> None:
+    """As one channel: scaled to luma as if it were RGB, it would get 1.3 dB more."""
+    path = tmp_path / "valid" / "g.png"
+    path.parent.mkdir()
+    PILImage.fromarray(picture(64, 72, 3)[..., 0]).save(path)
+    (pair,), _ = load_pairs(path.parent, 2)
+    generator = build({"arch": "bicubic", "scale": 2}, "test")
+    metrics, missed = validate(generator, [pair], CPU)
+    case = open_case(DataSet("g", (path,)), path, 2)
+    result = Upscaler([generator], CPU, Precision.FP32, Tiling()).upscale(case.lr, 2).image.pixels
+    values, _ = measure(case, result, 2, DEFAULT_PROTOCOL, quantities())
+    assert metrics["psnr"] == pytest.approx(values["psnr"], abs=0.02)  # LR is not rounded here
+    assert not missed
+
+
+def test_validation_survives_what_memory_does_not_take_and_what_is_perfect(tmp_path: Path) -> None:
+    class Greedy(Generator):
+        def enlarge(self, x: Tensor) -> Tensor:
+            if x.shape[-1] > 40:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return x
+
+    greedy = Greedy(build({"arch": "bicubic", "scale": 1}, "test").config)
+    small, large = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 64)
+    pairs = [Pair("large", large, large), Pair("small", small, small)]
+    metrics, missed = validate(greedy, pairs, CPU, tmp_path / "1.png")
+    assert metrics["psnr"] == 100
+    assert missed == ["large, to measure on: not enough memory for it"]
+    assert validate(greedy, pairs[:1], CPU, tmp_path / "2.png") == ({}, missed)
+
+
+def test_part_of_a_line_in_the_log_is_no_reason_to_fail(pictures: Pictures, tmp_path: Path) -> None:
+    run(recipe("steps=2"), pictures, tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    with log.open("a") as file:
+        file.write('{"time": 17956')
+    run(recipe("steps=2"), pictures, tmp_path / "run", resume=True)
+    assert json.loads(log.read_text().splitlines()[-1])["event"] == "start"
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_networks_of_another_run_are_not_tidied_up(pictures: Pictures, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(recipe("steps=4", "valid_every=1"), pictures, out)
+    networks = sorted(out.glob("*.safetensors"))
+    (out / "state.pt").unlink()
+    with pytest.raises(ConfigError, match="holds networks of another run"):
+        run(recipe("steps=2"), pictures, out)
+    assert sorted(out.glob("*.safetensors")) == networks
+
+
+def test_results_and_validation_pictures_in_the_folder_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "valid/v.png", "runs/r/previews/1.png"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        PILImage.fromarray(picture(80, 80)).save(tmp_path / "data" / name)
+    overrides = [argument for text in (*SMALL, *SHORT, "steps=1") for argument in ("--set", text)]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "data", "--valid", "data/valid", "--out", "data/runs/r", *overrides])
+    assert not caught.value.code
+    start = json.loads((tmp_path / "data" / "runs" / "r" / "log.jsonl").read_text().splitlines()[0])
+    assert start["pictures"] == 1
+
+
+def test_what_was_skipped_is_tried_again_when_it_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    for name in ("a.png", os.fsdecode(b"caf\xe9.png")):
+        PILImage.fromarray(picture(48, 48)).save(tmp_path / "data" / name)
+    monkeypatch.setattr(data, "_load", lambda path: f"{path.name}: not now" if path.name == "a.png" else _load(path))
+    assert len(open_pictures(tmp_path / "data", 32).skipped) == 1
+    monkeypatch.setattr(data, "_load", _load)
+    assert len(open_pictures(tmp_path / "data", 32).skipped) == 1  # nothing has changed
+    monkeypatch.setattr(data, "FORMATS", [*FORMATS, FORMATS[0]])  # a plug-in has come
+    found = open_pictures(tmp_path / "data", 32)
+    assert not found.skipped
+    for decoded in (tmp_path / "cache").rglob("*.rgb"):
+        decoded.unlink()
+    assert open_pictures(tmp_path / "data", 32).digest == found.digest

@@ -68,7 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path, out: str, batch: int, launcher: Sequence[str]) -> subprocess.CompletedProcess[str]:
     numbers = {**NUMBERS, "data.batch_size": batch}
     overrides = [argument for key, value in numbers.items() for argument in ("--set", f"{key}={value}")]
-    command = [sys.executable, *launcher, "train", "data", "--out", out, *overrides]
+    command = [sys.executable, *launcher, "train", "data", "--out", out, "--valid", "data", "--patience", "1"]
+    command += overrides
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=300

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from upscale.files import part_prefix
+from upscale.files import ends_with_newline, part_prefix
 
 FOLDER = ".upscale"
 _APPENDING = 0
@@ -168,7 +168,7 @@ class Journal:
                 binary = getattr(os, "O_BINARY", 0)
                 path = folder / "journal.jsonl"
                 journal = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | binary, 0o644)
-                if not _ends_with_newline(path):  # a killed process began that line
+                if not ends_with_newline(path):  # a killed process began that line
                     os.write(journal, b"\n")
                 locks = os.open(folder / "locks", os.O_RDWR | os.O_CREAT | binary, 0o644)
                 self._files = journal, locks
@@ -217,14 +217,6 @@ def output_state(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return (stat.st_size, stat.st_mtime_ns)
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
 
 
 def _parse(line: bytes) -> Entry | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,17 +19,19 @@ from queue import SimpleQueue
 from threading import Semaphore
 from typing import Any, Protocol
 
+from upscale.ahead import ahead
 from upscale.batch.journal import Entry, Journal, Source, output_state
 from upscale.batch.plan import Job
 from upscale.batch.results import Settings, Written, copy, encode, keep_time, make_folder, stream
 from upscale.batch.team import Team
-from upscale.device import is_out_of_memory
+from upscale.device import told_of_memory
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
 from upscale.files import exists, said_of
 from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_header
 
 READ_AHEAD = 2
+_LESS = "close other programs, or give -j 1"
 _POLL = 0.2  # seconds between looks at a picture that another run works on
 
 
@@ -135,7 +137,7 @@ def _flow(jobs: Sequence[Job], stages: _Stages, on_end: Callable[[Ended], None])
     """Take ``jobs`` through the stages; return those that another run works on."""
     elsewhere: list[Job] = []
     pending: deque[Future[Ended]] = deque()
-    for job, ready in _ahead(stages.reader, stages.read, jobs):
+    for job, ready in ahead(stages.reader, stages.read, jobs, READ_AHEAD):
         if ready is None:
             elsewhere.append(job)
             continue
@@ -149,21 +151,6 @@ def _flow(jobs: Sequence[Job], stages: _Stages, on_end: Callable[[Ended], None])
     if stages.full is not None:
         raise stages.full
     return elsewhere
-
-
-def _ahead(
-    reader: ThreadPoolExecutor, read: Callable[[Job], _Read], jobs: Sequence[Job]
-) -> Iterator[tuple[Job, _Read]]:
-    """Yield each job with what ``read`` makes of it; a few of them are read ahead."""
-    coming: deque[tuple[Job, Future[_Read]]] = deque()
-    for job in jobs:
-        coming.append((job, reader.submit(read, job)))
-        if len(coming) > READ_AHEAD:
-            first, future = coming.popleft()
-            yield first, future.result()
-    while coming:
-        first, future = coming.popleft()
-        yield first, future.result()
 
 
 class _Stages:
@@ -234,7 +221,7 @@ class _Stages:
                     journal.release(job.output)
                     return ended
             begun = self.begun.pop(job, None)
-            with _told_of_memory(job):
+            with told_of_memory(str(job.source), _LESS):
                 image = decode(source.read(), str(job.source)) if begun is None else begun.result()
             return _Ready(job=job, image=image, source=source, journal=journal)
         except UpscaleError as error:
@@ -306,7 +293,7 @@ class _Stages:
             check_size(str(job.output), format_of(job.output), height, width)  # before the network works for nothing
             if height * width * 3 * image.pixels.itemsize > LARGE and can_stream(job.output, image):
                 return _finished(self._write(ready, partial(stream, job, image, self.settings, upscaler, on_tile)))
-            with _told_of_memory(job):
+            with told_of_memory(str(job.source), _LESS):
                 result = upscaler.upscale(image, target, on_tile)
         except UpscaleError as error:
             return _finished(self._failed(job, error, ready.journal, ready.source))
@@ -327,7 +314,7 @@ class _Stages:
         job, journal = ready.job, ready.journal
         height, width = self.settings.target.size(*ready.image.pixels.shape[:2])
         try:
-            with said_of(job.output), _told_of_memory(job):
+            with said_of(job.output), told_of_memory(str(job.source), _LESS):
                 if journal is not None:
                     journal.note(journal.entry(job.output, "begun", ready.source, self.settings.key))
                 make_folder(job.output.parent)
@@ -361,17 +348,6 @@ class _Stages:
                     journal.note(replace(entry, error=reason, hint=error.hint))
             journal.release(job.output)
         return Failed(job=job, error=error)
-
-
-@contextmanager
-def _told_of_memory(job: Job) -> Iterator[None]:
-    """Make it the matter of one picture that there is not enough memory for it."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory(f"{job.source}: not enough memory for it", "close other programs, or give -j 1") from error
 
 
 def _pass_on(inner: Future[Ended], ended: Future[Ended]) -> None:

@@ -208,7 +208,7 @@ def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recur
     if path.is_dir():
         whole = path.resolve()
         root = output or whole.with_name(f"{whole.name}_{target}")
-        sources = pictures_in(path, recursive=recursive, leaving=root)
+        sources = pictures_in(path, recursive=recursive, leaving=[root])
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
         jobs = [

@@ -35,7 +35,7 @@ def check(about: Mapping[str, Any], baseline: Mapping[str, Any], name: str, *, s
         InputError: another protocol or other pictures, with ``speed`` another device, or something that the baseline
             has and the run will not have: a gate that compares nothing would always be open.
     """
-    for key in ("protocol", "data"):
+    for key in ("protocol", "lr", "data"):
         if baseline["about"].get(key) != about[key]:
             raise InputError(
                 f"{name}: made with another {key}: {baseline['about'].get(key)}, now {about[key]}",

@@ -14,8 +14,9 @@ from torch import Tensor
 from upscale.bench.memory import PeakMemory
 from upscale.bench.published import published
 from upscale.bench.sets import Case, DataSet, as_batch, open_case, reduce
+from upscale.device import told_of_memory
 from upscale.engine import Upscaler
-from upscale.errors import InputError, UpscaleError
+from upscale.errors import InputError, OutOfMemory, UpscaleError
 from upscale.images import Pixels
 from upscale.imaging import resize, to_array
 from upscale.metrics import (
@@ -178,11 +179,12 @@ def _picture(
                 warm.add((model, scale))
             peak = PeakMemory(upscaler.device)
             done = upscaler.upscale(case.lr, Target.parse(str(scale)))
+            with told_of_memory(case.name, "close other programs"):
+                values, reasons = measure(case, done.image.pixels, scale, protocol, table)
         except UpscaleError as error:
             rows.append(_failed(place, model, table, error))
             continue
         results[model] = done.image.pixels
-        values, reasons = measure(case, done.image.pixels, scale, protocol, table)
         rows.append(
             Row(
                 dataset=dataset.name,
@@ -196,7 +198,11 @@ def _picture(
                 memory=peak.bytes(),
             )
         )
-    return rows, _crops(dataset.name, case, results, scale)
+    try:
+        with told_of_memory(case.name, ""):
+            return rows, _crops(dataset.name, case, results, scale)
+    except OutOfMemory:  # what was measured counts without the picture for the page
+        return rows, None
 
 
 def _failed(place: tuple[str, str, int], model: str, table: Mapping[str, Quantity], error: UpscaleError) -> Row:

@@ -73,7 +73,9 @@ def about(
         "protocol_summary": protocol.summary,
         "lr": "given" if any(dataset.lr for dataset in sets) else "imresize of doubles, bicubic, antialiased, rounded",
         "scales": list(scales),
-        "data": {dataset.name: {"pictures": len(dataset.pictures), "sha256": dataset.digest()} for dataset in sets},
+        "data": {
+            dataset.name: {"pictures": len(dataset.pictures), "sha256": dataset.digest(scales)} for dataset in sets
+        },
         "models": {name: _hashes(model) for name, model in zip(upscalers, models, strict=True)},
     }
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from upscale.errors import InputError
 from upscale.files import check_folder
-from upscale.images import Image, Pixels, is_picture, read_image
+from upscale.images import Image, Pixels, is_picture, pictures_in, read_image
 from upscale.imaging import resize
 
 CARRIED = Path(__file__).parent / "pictures"
@@ -31,11 +32,13 @@ class DataSet:
     pictures: tuple[Path, ...]
     lr: Path | None = None
 
-    def digest(self) -> str:
-        """Return the sha256 over names and contents of the HR pictures."""
+    def digest(self, scales: Sequence[int]) -> str:
+        """Return the sha256 over names and contents of the HR pictures, and of the LR pictures of ``scales``."""
         total = hashlib.sha256()
-        for path in self.pictures:
-            total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        given = [self.lr_of(picture, scale) for scale in scales for picture in self.pictures]
+        for path in (*self.pictures, *(path for path in given if path is not None)):
+            name = path.name.encode(errors="surrogateescape")
+            total.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         return total.hexdigest()
 
     def lr_of(self, picture: Path, scale: int) -> Path | None:
@@ -61,6 +64,13 @@ def open_sets(data: Sequence[str], lr: Path | None, scales: Sequence[int]) -> li
     if lr is not None:
         check_folder(lr)
     sets = [_open(_folder(name), lr) for name in data] if data else [_open(CARRIED, None, "carried")]
+    count = Counter(dataset.name for dataset in sets)
+    sets = [
+        dataset if count[dataset.name] == 1 else replace(dataset, name=given)
+        for dataset, given in zip(sets, data or [CARRIED.name], strict=True)
+    ]
+    if twice := next((name for name, times in Counter(dataset.name for dataset in sets).items() if times > 1), None):
+        raise InputError(f"{twice}: is named twice", "each set once")
     for dataset in sets:
         for scale in scales:
             absent = [path.name for path in dataset.pictures if lr and dataset.lr_of(path, scale) is None]
@@ -89,7 +99,7 @@ def _folder(name: str) -> Path:
 
 
 def _open(folder: Path, lr: Path | None, name: str | None = None) -> DataSet:
-    pictures = tuple(sorted(path for path in folder.iterdir() if path.is_file() and is_picture(path)))
+    pictures = tuple(path for path in pictures_in(folder, recursive=False) if path.is_file())
     if not pictures:
         raise InputError(f"{folder}: no pictures in it")
     stems = [path.stem for path in pictures]

@@ -61,7 +61,6 @@ def train(
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")
     torch_device = own_device(resolve_device(device))
     folder = out or Path("runs") / Path(recipe).stem
-    pairs, skipped = load_pairs(valid, resolved.scale) if valid else ([], [])
     named = dict(zip(("features", "lpips"), distances(features, lpips), strict=True))
     measured = {name: distance for name, distance in named.items() if distance is not None}
     with console.progress(quiet=False) as bars:
@@ -71,14 +70,21 @@ def train(
             bars.update(task, completed=done, total=total)
 
         edge = crop_size(resolved.data.gt_size, resolved.scale)
-        pictures = open_pairs(data, lr, resolved, read) if lr else open_pictures(data, edge, read)
-    for text in (*skipped, *pictures.skipped):
+        leaving = [folder, *([valid] if valid else [])]  # they may lie in the folder of pictures
+        if lr is not None:
+            pictures = open_pairs(data, lr, resolved, read, leaving)
+        else:
+            pictures = open_pictures(data, edge, read, leaving)
+    for text in pictures.skipped:
         console.notice(f"skipped {text}")
     if preview is not None:
         batches = Batches(pictures, resolved)
         batches_sheet(preview, [batches.batch(step) for step in range(max(1, 8 // resolved.data.batch_size))])
         console.out.print(str(preview), markup=False)
         return
+    pairs, skipped = load_pairs(valid, resolved.scale) if valid else ([], [])
+    for text in skipped:
+        console.notice(f"skipped {text}")
     write = board.tensorboard(folder / "tensorboard") if tensorboard else None
     with LiveView(str(folder), resolved.steps) as view:
 

@@ -121,7 +121,7 @@ def watch(
         while not interrupted:
             now: dict[Path, tuple[int, ...]] = {}
             try:
-                states = {path: output_state(path) for path in pictures_in(folder, leaving=output)}
+                states = {path: output_state(path) for path in pictures_in(folder, leaving=[output])}
                 now = {path: state for path, state in states.items() if state is not None}  # not gone since listed
                 complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
                 if complete:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from upscale.errors import InputError
@@ -10,17 +11,17 @@ from upscale.files import resolved
 from upscale.images.formats import is_picture
 
 
-def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = None) -> list[Path]:
+def pictures_in(folder: Path, *, recursive: bool = True, leaving: Collection[Path] = ()) -> list[Path]:
     """Return the pictures in ``folder``, and in its subfolders if ``recursive``, sorted; hidden ones are left out.
 
-    Links to folders are followed, unless they lead back to where they are. ``leaving`` is a subfolder that is left out.
-    One that cannot be read is among the pictures, so that it is told of like them; so is a link to a picture that is
-    gone.
+    Links to folders are followed, unless they lead back to where they are. ``leaving`` are subfolders that are left
+    out. One that cannot be read is among the pictures, so that it is told of like them; so is a link to a picture that
+    is gone.
 
     Raises:
         InputError: ``folder`` itself cannot be read.
     """
-    left = None if leaving is None or resolved(leaving) == resolved(folder) else resolved(leaving)
+    left = {resolved(place) for place in leaving} - {resolved(folder)}
     closed: list[Path] = []
 
     def note(error: OSError) -> None:
@@ -30,7 +31,7 @@ def pictures_in(folder: Path, *, recursive: bool = True, leaving: Path | None = 
 
     def entered(subfolder: Path) -> bool:
         place = resolved(subfolder)
-        return place != left and not _leads_back(subfolder, place, folder)
+        return place not in left and not _leads_back(subfolder, place, folder)
 
     found = []
     for place, subfolders, files in os.walk(folder, onerror=note, followlinks=True):

@@ -30,7 +30,7 @@ def ssim(sr: Tensor, gt: Tensor) -> Tensor:
     Raises:
         InputError: the images are smaller than the window.
     """
-    _need(sr, WINDOW, "SSIM")
+    need(sr, WINDOW, "SSIM")
     luminance, structure = _similarity(sr, gt)
     return (luminance * structure).mean((1, 2, 3))
 
@@ -43,7 +43,7 @@ def ms_ssim(sr: Tensor, gt: Tensor) -> Tensor:
     Raises:
         InputError: the coarsest scale is smaller than the window.
     """
-    _need(sr, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM")
+    need(sr, WINDOW * 2 ** (len(MS_WEIGHTS) - 1), "MS-SSIM")
     result = torch.ones(sr.shape[:2], dtype=sr.dtype, device=sr.device)  # [B, C]
     for scale, weight in enumerate(MS_WEIGHTS):
         luminance, structure = _similarity(sr, gt)
@@ -77,7 +77,8 @@ def _halve(image: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(image, (0, w % 2, 0, h % 2), mode="replicate"), 2)
 
 
-def _need(image: Tensor, least: int, metric: str) -> None:
+def need(image: Tensor, least: int, metric: str) -> None:
+    """Raise InputError if ``image`` ``[B, C, H, W]`` is smaller than ``least`` pixels, which ``metric`` needs."""
     h, w = image.shape[-2:]
     if min(h, w) < least:
         raise InputError(f"{w}x{h} compared pixels are too few for {metric}, which needs {least}x{least}")

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from upscale.errors import IncompatibleCheckpoint
+from upscale.metrics.fidelity import need
 from upscale.models.base import to_values
 from upscale.models.features import SqueezeNetFeatures, load_part, vgg
+
+LEAST = 32  # pixels of height and width, from which on every layer of all three has features
 
 
 def _squeezenet() -> nn.Sequential:
@@ -86,6 +89,7 @@ class FeatureDistance:
     @torch.inference_mode()
     def __call__(self, sr: Tensor, gt: Tensor) -> Tensor:
         """Compare ``sr`` and ``gt`` ``[B, 3, H, W]`` RGB in [0, 1]; return ``[B]``."""
+        need(sr, LEAST, "features")
         pairs = zip(*(_features(self._layers, self._backbone.taps, x.float()) for x in (sr, gt)), strict=True)
         return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in pairs]).mean(0)
 
@@ -114,6 +118,7 @@ class LPIPS:
     @torch.inference_mode()
     def __call__(self, sr: Tensor, gt: Tensor) -> Tensor:
         """Compare ``sr`` and ``gt`` ``[B, 3, H, W]`` RGB in [0, 1]; return ``[B]``, 0 for equal pictures."""
+        need(sr, LEAST, "LPIPS")
         pictures = (to_values(image.float(), "imagenet") for image in (sr, gt))
         x, y = (_features(self._layers, self._taps, picture) for picture in pictures)
         layers = zip(x, y, self._weights, strict=True)

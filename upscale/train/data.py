@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +22,13 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from upscale import __version__
+from upscale.ahead import ahead
 from upscale.device import is_out_of_memory
 from upscale.errors import InputError, UpscaleError
 from upscale.files import check_folder, replacing
-from upscale.images import Pixels, pictures_in, read_image
+from upscale.images import FORMATS, Pixels, pictures_in, read_image
+from upscale.images.formats import is_installed
 from upscale.imaging import to_array, to_tensor
 from upscale.train.degradation import MARGIN, chance, degrade, sharpened
 from upscale.train.drawings import draw
@@ -62,35 +65,44 @@ class Pictures:
     """The LR pictures of ``arrays``, where they are given and not made."""
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Return the pictures in ``folder`` and below, sorted.
+def find_pictures(folder: Path, leaving: Collection[Path] = ()) -> list[Path]:
+    """Return the pictures in ``folder`` and below, but for the subfolders ``leaving``, sorted.
 
     Raises:
         InputError: no such folder, or none in it.
     """
     check_folder(folder)
-    paths = pictures_in(folder)
+    paths = pictures_in(folder, leaving=leaving)
     if not paths:
         raise InputError(f"{folder}: no pictures in it")
     return paths
 
 
-def open_pictures(folder: Path, smallest: int, on_picture: Callable[[int, int], None] | None = None) -> Pictures:
+def open_pictures(
+    folder: Path,
+    smallest: int,
+    on_picture: Callable[[int, int], None] | None = None,
+    leaving: Collection[Path] = (),
+) -> Pictures:
     """Decode the pictures of ``folder`` once into the cache; those under ``smallest`` pixels wide or high are skipped.
 
-    ``on_picture(done, total)`` is called while decoding.
+    ``on_picture(done, total)`` is called while decoding. What lies in the subfolders ``leaving`` is not for training.
 
     Raises:
         InputError: no picture can be used.
     """
-    paths = find_pictures(folder)
+    paths = find_pictures(folder, leaving)
     digest = hashlib.sha256()
     for path in paths:
         facts = path.stat(follow_symlinks=path.exists())
-        digest.update(f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    cache = user_cache_path("upscale") / "train" / f"{digest.hexdigest()[:24]}.rgb"
+        line = f"{path.relative_to(folder)}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    readers = digest.copy()  # on which depends, too, what is skipped: a permission may be given, a plug-in come
+    readers.update(f"{__version__} {[is_installed(row) for row in FORMATS]}".encode())
+    readers.update(bytes(os.access(path, os.R_OK) for path in paths))
+    cache = user_cache_path("upscale") / "train" / f"{readers.hexdigest()[:24]}.rgb"
     index = cache.with_suffix(".json")
-    if not index.is_file():
+    if not (index.is_file() and cache.is_file()):
         cache.parent.mkdir(parents=True, exist_ok=True)
         _forget_unused(cache.parent)
         _decode(paths, folder, cache, index, on_picture)
@@ -128,7 +140,7 @@ def _decode(
 ) -> None:
     names, shapes, skipped = [], [], []
     with replacing(cache) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
-        for done, (path, result) in enumerate(zip(paths, pool.map(_load, paths), strict=True), 1):
+        for done, (path, result) in enumerate(ahead(pool, _load, paths, 2 * (os.cpu_count() or 1)), 1):
             if isinstance(result, str):
                 skipped.append(result)
             else:

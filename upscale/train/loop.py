@@ -17,7 +17,7 @@ import torch
 
 from upscale.device import whole_float32
 from upscale.errors import ConfigError, DiskFull
-from upscale.files import replacing, said_of
+from upscale.files import ends_with_newline, replacing, said_of
 from upscale.train.data import Batches, Pictures
 from upscale.train.health import Watch, parted, roll_back, trouble
 from upscale.train.ranks import Ranks, joined
@@ -78,7 +78,7 @@ def train(
             save_state(state, out)
             save_network(state, recipe, pictures, metrics, out, command)
 
-        with _log(out, on_event, ranks) as log:
+        with _log(out, on_event, ranks, anew=not going_on) as log:
             log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
             if state.anew:
                 log(_remark(state, f"{recipe.init} has other shapes: {', '.join(state.anew)} begin anew"))
@@ -112,14 +112,16 @@ def train(
                 if due:
                     if ranks.first:
                         sheet = out / "previews" / f"{state.step:07d}.png"
-                        metrics = validate(averaged(state), valid, device, sheet, distances)
+                        metrics, missed = validate(averaged(state), valid, device, sheet, distances)
+                        for text in missed:
+                            log(_remark(state, text))
                         log({"event": "valid", "step": state.step, **metrics})
                         if metrics.get("psnr", state.best) > state.best:
                             state.best, state.best_step = metrics["psnr"], state.step
                         for text in watch.valid(metrics, state):
                             log(_remark(state, text))
                         save(metrics)
-                    if ranks.anyone(_out_of_patience(state, recipe)):
+                    if ranks.anyone(ranks.first and _out_of_patience(state, recipe)):
                         stop = f"no better PSNR than {state.best:.3f} dB since step {state.best_step}"
             if ranks.first and not network_path(out, state.step).exists():
                 save({})
@@ -145,6 +147,8 @@ def _saving_to(out: Path) -> Iterator[None]:
 def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> TrainState:
     if (out / "state.pt").exists():
         raise ConfigError(f"{out}: holds a training run already", "go on with --resume, or choose another --out")
+    if any(out.glob("generator-*.safetensors")):  # which this run would take for its own, and tidy up
+        raise ConfigError(f"{out}: holds networks of another run", "choose another --out")
     state = fresh(recipe, device)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
@@ -179,16 +183,19 @@ def _set_rates(state: TrainState, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _log(out: Path, on_event: OnEvent, ranks: Ranks) -> Iterator[OnEvent]:
+def _log(out: Path, on_event: OnEvent, ranks: Ranks, *, anew: bool) -> Iterator[OnEvent]:
     if not ranks.first:
         yield lambda event: None
         return
     path = out / "log.jsonl"
-    with path.open("ab", buffering=0) as file:
+    with path.open("wb" if anew else "ab", buffering=0) as file:
+        if not ends_with_newline(path):  # a full disk or a power cut left part of a line
+            file.write(b"\n")
 
         def log(event: Event) -> None:
+            finite = {key: str(v) if isinstance(v, float) and not math.isfinite(v) else v for key, v in event.items()}
             with said_of(path):
-                file.write(json.dumps({"time": round(time.time(), 1), **event}).encode() + b"\n")
+                file.write(json.dumps({"time": round(time.time(), 1), **finite}).encode() + b"\n")
             on_event(event)
 
         yield log

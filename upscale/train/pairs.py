@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,11 @@ from upscale.train.recipe import Recipe
 
 
 def open_pairs(
-    folder: Path, lr_folder: Path, recipe: Recipe, on_picture: Callable[[int, int], None] | None = None
+    folder: Path,
+    lr_folder: Path,
+    recipe: Recipe,
+    on_picture: Callable[[int, int], None] | None = None,
+    leaving: Collection[Path] = (),
 ) -> Pictures:
     """Decode the pictures of ``folder`` and those in ``lr_folder`` that belong to them, as ``open_pictures`` does.
 
@@ -22,13 +26,13 @@ def open_pairs(
     Raises:
         InputError: pictures without a partner, sizes that are not apart by the scale, or no pair that can be used.
     """
-    partners = _match(folder, lr_folder, recipe.scale)
+    partners = _match(folder, lr_folder, recipe.scale, leaving)
     for name, lr_name in partners.items():
         large, small = read_header(folder / name), read_header(lr_folder / lr_name)
         if large is not None and small is not None:  # a wrong scale is told without decoding a thousand pictures
             _check(lr_folder / lr_name, (large.height, large.width), (small.height, small.width), recipe.scale)
-    pictures = open_pictures(folder, recipe.data.gt_size, on_picture)
-    reduced = open_pictures(lr_folder, recipe.data.gt_size // recipe.scale, on_picture)
+    pictures = open_pictures(folder, recipe.data.gt_size, on_picture, leaving)
+    reduced = open_pictures(lr_folder, recipe.data.gt_size // recipe.scale, on_picture, leaving)
     found = dict(zip(reduced.names, reduced.arrays, strict=True))
     used = [
         (name, array, found[partners[name]])
@@ -50,12 +54,12 @@ def open_pairs(
     )
 
 
-def _match(folder: Path, lr_folder: Path, scale: int) -> dict[str, str]:
+def _match(folder: Path, lr_folder: Path, scale: int, leaving: Collection[Path]) -> dict[str, str]:
     """Return the path of each LR picture in ``lr_folder`` by that of its GT in ``folder``."""
-    names = {str(path.relative_to(folder).with_suffix("")): path for path in find_pictures(folder)}
+    names = {str(path.relative_to(folder).with_suffix("")): path for path in find_pictures(folder, leaving)}
     partners: dict[str, str] = {}
     strangers = []
-    for path in find_pictures(lr_folder):
+    for path in find_pictures(lr_folder, leaving):
         name = str(path.relative_to(lr_folder).with_suffix(""))
         stems = (name, name.removesuffix(f"_x{scale}"), name.removesuffix(f"x{scale}"))
         gt = next((names[stem] for stem in stems if stem in names), None)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
+from torch import nn
 
 from upscale.config import did_you_mean, parse, toml_key, toml_lines, within
 from upscale.errors import ConfigError, UsageError
 from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
+from upscale.models import build_discriminator
 from upscale.models.discriminators import DISCRIMINATORS
 from upscale.models.features import EXTRACTORS
 from upscale.train.degradation import DegradationConfig
@@ -54,7 +60,7 @@ class OptimConfig:
     lr: float
     """Peak learning rate, reached after ``warmup`` steps."""
     betas: tuple[float, ...] = (0.9, 0.99)
-    """Of Adam."""
+    """Of Adam; what Muon leaves to an Adam of its own has these always."""
     warmup: int = 0
     final: float = 0.01
     """Without ``milestones``, the rate falls along half a cosine to this part of its peak."""
@@ -67,11 +73,12 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if len(self.betas) != 2:
             raise ValueError(f"optim.betas needs two numbers, got {len(self.betas)}")
-        for beta in self.betas:
-            within("optim.betas", beta, 0, 1)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas are {list(self.betas)}, must be from 0 to less than 1")
         within("optim.lr", self.lr, 0)
         within("optim.warmup", self.warmup, 0)
         within("optim.final", self.final, 0, 1)
+        within("optim.gamma", self.gamma, 0, 1)
         within("optim.clip", 1 if self.clip is None else self.clip, 1e-9)
 
 
@@ -149,8 +156,9 @@ class Recipe:
             within(f"losses.{name}", weight, 0)
         for name in ("steps", "log_every", "valid_every", "keep"):
             within(name, getattr(self, name), 1)
-        for name in ("branches", "seed"):
-            within(name, getattr(self, name), 0)
+        within("patience", 1 if self.patience is None else self.patience, 1)
+        within("branches", self.branches, 0)
+        within("seed", self.seed, 0, 2**63 - 1)
         within("ema_decay", self.ema_decay, 0, 1)
         scale = self.generator.get("scale", 4)
         if not isinstance(scale, int) or scale < 1:
@@ -166,6 +174,28 @@ class Recipe:
         judge = DISCRIMINATORS.get((self.discriminator or {}).get("arch", ""))
         if self.data.large and judge is not None and not judge.any_size:
             raise ValueError("data.large: this discriminator takes crops of a single size only")
+        if judge is not None:
+            self._check_crops(
+                "the discriminator",
+                partial(build_discriminator, self.discriminator or {}, "discriminator"),
+                self.shift if judge.any_size else 0,
+            )
+        if PERCEPTUAL in self.losses:
+            extractor = self.perceptual.extractor
+            self._check_crops(extractor, partial(EXTRACTORS[extractor], self.perceptual.layers), self.shift)
+
+    def _check_crops(self, what: str, make: Callable[[], nn.Module], less: int) -> None:
+        """Raise ValueError unless the network that ``make`` gives takes crops, ``less`` pixels smaller."""
+        edge = self.data.gt_size - less
+        try:
+            with torch.device("meta"):
+                make()(torch.empty(2, 3, edge, edge))
+        except RuntimeError as error:
+            size = (self.discriminator or {}).get("gt_size")
+            of_its_own = f", it is made for {size}: --set discriminator.gt_size" if size and not less else ""
+            raise ValueError(
+                f"data.gt_size {self.data.gt_size}: {what} takes no crops of {edge}x{edge} pixels{of_its_own}"
+            ) from error
 
     @property
     def scale(self) -> int:
@@ -182,8 +212,8 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe that comes with the package, or a TOML file; apply ``overrides`` ``"optim.lr=1e-4"``.
 
     Raises:
-        UsageError: no such recipe.
-        ConfigError: a key or value that does not fit.
+        UsageError: no such recipe, or an override that does not fit.
+        ConfigError: a key or value of the file that does not fit.
     """
     path = _SHIPPED / f"{name_or_path}.toml"
     if not path.is_file():
@@ -197,9 +227,16 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
+    changed = deepcopy(table)
     for override in overrides:
-        _override(table, override)
-    return parse(Recipe, table, path.name)
+        _override(changed, override)
+    try:
+        return parse(Recipe, changed, path.name)
+    except ConfigError as error:
+        if overrides:
+            parse(Recipe, table, path.name)  # else it is the file's fault
+            raise UsageError(f"--set {error.message.removeprefix(path.name).lstrip('.: ')}", error.hint) from error
+        raise
 
 
 def to_toml(recipe: Recipe) -> str:
@@ -215,7 +252,7 @@ def to_toml(recipe: Recipe) -> str:
 def _override(table: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
-        raise ConfigError(f"--set {override}: expected KEY=VALUE", "for example --set optim.lr=1e-4")
+        raise UsageError(f"--set {override}: expected KEY=VALUE", "for example --set optim.lr=1e-4")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -224,5 +261,5 @@ def _override(table: dict[str, Any], override: str) -> None:
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: {section} is not a table")
+            raise UsageError(f"--set {override}: {section} is not a table")
     table[name] = value

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,17 @@ def write_report(out: Path, recipe: Recipe) -> None:
     Raises:
         DiskFull: no room for it.
     """
-    events = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = list(_events(out / "log.jsonl"))
     sheets = sorted((out / "previews").glob("*.png"))
     path = out / "report.html"
     with said_of(path), replacing(path) as temporary:
         temporary.write_text(_page(out.resolve().name, recipe, events, sheets[-1:]), encoding="utf-8")
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):  # part of a line, where a disk was full or the power went
+            yield json.loads(line)
 
 
 def _page(name: str, recipe: Recipe, events: Sequence[Mapping[str, Any]], sheets: Sequence[Path]) -> str:

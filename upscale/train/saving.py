@@ -98,7 +98,7 @@ def save_network(
         with replacing(path.with_suffix(".md")) as temporary:
             temporary.write_text(card(path, about, recipe, pictures, command), encoding="utf-8")
     for earlier in sorted(out.glob("generator-*.safetensors"))[: -recipe.keep]:
-        if earlier != network_path(out, state.best_step):
+        if earlier not in (path, network_path(out, state.best_step)):
             earlier.unlink()
             earlier.with_suffix(".md").unlink(missing_ok=True)
 

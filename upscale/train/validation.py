@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from upscale.errors import InputError
+from upscale.device import told_of_memory
+from upscale.errors import InputError, OutOfMemory
 from upscale.images import read_image
 from upscale.imaging import to_tensor
 from upscale.metrics import METRICS, prepare
@@ -19,6 +20,7 @@ from upscale.train.degradation import degrade
 from upscale.train.preview import results_sheet
 
 SHOWN = 6  # validation pictures on a preview sheet
+PERFECT = 100.0  # dB, where SR is GT to the last level: infinity would leave no mean of several
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """``(sr, gt)`` ``[B, 3, H, W]`` RGB in [0, 1] -> ``[B]``."""
@@ -31,6 +33,7 @@ class Pair:
     name: str
     lr: Tensor  # [1, 3, h, w]
     gt: Tensor  # [1, 3, s*h, s*w]
+    grayscale: bool = False
 
 
 def load_pairs(folder: Path, scale: int) -> tuple[list[Pair], list[str]]:
@@ -44,15 +47,16 @@ def load_pairs(folder: Path, scale: int) -> tuple[list[Pair], list[str]]:
     pairs, skipped = [], []
     for path in find_pictures(folder):
         try:
-            gt = to_tensor(read_image(path).pixels)[None].double()
+            image = read_image(path)
         except InputError as error:
             skipped.append(error.message)
             continue
+        gt = to_tensor(image.pixels)[None].double()
         gt = gt[..., : gt.shape[-2] // scale * scale, : gt.shape[-1] // scale * scale]
         if min(gt.shape[-2:]) < 16 * scale:
             skipped.append(f"{path}: too small to validate x{scale} on")
             continue
-        pairs.append(Pair(path.name, degrade(gt, scale).float(), gt))
+        pairs.append(Pair(path.name, degrade(gt, scale).float(), gt.float(), image.grayscale))
     if not pairs:
         raise InputError(f"{folder}: none of its pictures can be used", f"the first: {skipped[0]}")
     return pairs, skipped
@@ -65,30 +69,40 @@ def validate(
     device: torch.device,
     sheet: Path | None = None,
     distances: Mapping[str, Distance] | None = None,
-) -> dict[str, float]:
-    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge.
+) -> tuple[dict[str, float], list[str]]:
+    """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge; and what was left out.
 
     Beside these, ``distances`` of the whole pictures, and ``drift``: by how many levels of 255 the mean of SR is off
-    that of GT, in the channel where it is most. ``sheet`` is where to show the first few: bicubic | SR | GT.
+    that of GT, in the channel where it is most. ``sheet`` is where to show the first few: bicubic | SR | GT. A picture
+    for which memory does not suffice is left out: it is no reason to lose a run.
     """
-    if not pairs:
-        return {}
-    distances = distances or {}
-    totals = dict.fromkeys([*METRICS, *distances, "drift"], 0.0)
+    measured: list[dict[str, float]] = []
+    missed: list[str] = []
     shown: list[tuple[Tensor, Tensor, Tensor]] = []
     for pair in pairs:
-        sr = generator(pair.lr.to(device)).cpu()
+        try:
+            with told_of_memory(f"{pair.name}, to measure on", ""):
+                sr = generator(pair.lr.to(device)).float().cpu()
+                if pair.grayscale:  # as the engine makes it
+                    sr = sr.mean(1, keepdim=True).expand_as(sr)
+                measured.append(_figures(sr, pair, generator.scale, distances or {}))
+        except OutOfMemory as error:
+            missed.append(error.message)
+            continue
         if len(shown) < SHOWN:
             shown.append((pair.lr, sr, pair.gt))
-        compared, truth = prepare(sr, generator.scale), prepare(pair.gt, generator.scale)
-        for name, metric in METRICS.items():
-            totals[name] += float(metric.function(compared, truth)) / len(pairs)
-        shown_as, gt = sr.clamp(0, 1).float(), pair.gt.float()
-        for name, distance in distances.items():
-            totals[name] += float(distance(shown_as, gt)) / len(pairs)
-        shift = 255 * (shown_as.double() - pair.gt).mean((0, 2, 3))
-        totals["drift"] += float(shift.abs().max()) / len(pairs)
-    if sheet is not None:
+    if sheet is not None and shown:
         sheet.parent.mkdir(exist_ok=True)
         results_sheet(sheet, shown)
-    return totals
+    names = measured[0] if measured else ()
+    return {name: sum(figures[name] for figures in measured) / len(measured) for name in names}, missed
+
+
+def _figures(sr: Tensor, pair: Pair, scale: int, distances: Mapping[str, Distance]) -> dict[str, float]:
+    compared, truth = (prepare(image, scale, grayscale=pair.grayscale) for image in (sr, pair.gt))
+    found = {name: float(metric.function(compared, truth)) for name, metric in METRICS.items()}
+    found["psnr"] = min(found["psnr"], PERFECT)
+    shown_as = sr.clamp(0, 1)
+    found |= {name: float(distance(shown_as, pair.gt)) for name, distance in distances.items()}
+    drift = 255 * (shown_as.double() - pair.gt).mean((0, 2, 3)).abs().max()
+    return {**found, "drift": float(drift)}
