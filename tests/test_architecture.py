@@ -113,4 +113,4 @@ def test_help_and_slips_are_answered_without_torch(arguments: list[str]) -> None
 def test_public_names_resolve() -> None:
     for name in upscale.__all__:
         assert getattr(upscale, name) is not None
-    assert set(dir(upscale)) == set(upscale.__all__)
+    assert set(dir(upscale)) == set(upscale.__all__) == {*upscale._LAZY, "__version__"}

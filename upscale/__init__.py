@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from upscale.engine import Upscaled, Upscaler
+    from upscale.errors import UpscaleError
+    from upscale.images import Image, read_image, write_image
+    from upscale.loading import load
+    from upscale.options import Precision, Target, Tiling
 
 __version__ = "0.1.0"
 
@@ -19,7 +27,19 @@ _LAZY = {
     "write_image": "upscale.images",
 }
 
-__all__ = ["__version__", *sorted(_LAZY)]
+__all__ = [
+    "Image",
+    "Precision",
+    "Target",
+    "Tiling",
+    "UpscaleError",
+    "Upscaled",
+    "Upscaler",
+    "__version__",
+    "load",
+    "read_image",
+    "write_image",
+]
 
 
 def __getattr__(name: str) -> object:

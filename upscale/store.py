@@ -245,6 +245,8 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
                     if entry in new or not entry.url:
                         rows[entry.name] = _row(entry, str(path))
                 found.append(entry.name)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{archive}: no such file") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
     if not found:

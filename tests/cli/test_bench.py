@@ -256,5 +256,7 @@ def test_check_writes_its_heat_map_and_gates(folder: Path, tmp_path: Path, capsy
     assert call("check", large, source, "--heat", other) == 1
     assert call("compare", source, source, "--report", other) == 1
     assert other.read_bytes() == before
+    assert call("compare", source, source, "--report", tmp_path / "page.png") == 2
+    assert call("check", large, source, "--report", tmp_path / "page.png") == 2
     assert call("check", large, source, "--heat", other, "--force") == 0
     assert other.read_bytes() != before

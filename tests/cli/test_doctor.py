@@ -26,6 +26,7 @@ def test_doctor_says_what_is_used_and_where_networks_are(
     assert said["precision"] == resolve_precision(Precision.AUTO, chosen).value
     assert float(said["speed"].split()[0]) > 0
     assert said["networks"].startswith(str(tmp_path / "weights"))
+    assert said["names"].startswith(str(tmp_path / "weights.toml"))
 
 
 def test_doctor_tells_of_the_library_that_would_make_it_faster(monkeypatch: pytest.MonkeyPatch) -> None:

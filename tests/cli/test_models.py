@@ -310,6 +310,8 @@ def test_exported_onnx_gives_the_same_picture(arch: str, tmp_path: Path) -> None
         (["models", "export", "bicubic+lanczos", "-o", "x.onnx"], 2, "more than one network"),
         (["models", "export", "bicubic", "-o", "x.onnx"], 2, "interpolates to any scale"),
         (["models", "add", "bicubic"], 2, "has no file"),
+        (["models", "add", "b.zip", "--name", "mine"], 2, "a bundle brings names"),
+        (["models", "add", "nothing.zip"], 1, "nothing.zip: no such file"),
         (["models", "frobnicate"], 2, "No such command"),
     ],
 )

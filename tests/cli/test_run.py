@@ -250,7 +250,7 @@ def test_dry_run_says_everything_and_does_nothing(run: Callable[..., Outcome], t
     code, out, err = run("a.png", "-x", "2", "--dry-run")
     assert code == 0
     assert out.strip() == "a.png 10x12 -> a_x2.png 20x24"
-    assert "1 pictures" in err
+    assert err.startswith("1 picture, 0.0 megapixels")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     (start, planned) = [json.loads(line) for line in run("a.png", "-x", "2", "--dry-run", "--json")[1].splitlines()]
     assert start == {"event": "start", "schema": 1, "version": start["version"], "pictures": 1}

@@ -244,3 +244,9 @@ def test_no_profile_for_grey_gets_into_a_picture_of_colours(tmp_path: Path, suff
     notices = write_image(tmp_path / f"a{suffix}", image)
     assert any("profile for grey" in notice for notice in notices)
     assert read_image(tmp_path / f"a{suffix}").metadata.icc is None
+
+
+def test_a_resolution_that_gets_lost_is_told(tmp_path: Path) -> None:
+    image = Image(pixels=np.zeros((6, 8, 3), np.uint8), metadata=Metadata(dpi=(300, 300)))
+    assert "GIF has no place for the resolution" in write_image(tmp_path / "a.gif", image)
+    assert write_image(tmp_path / "a.webp", image) == ()

@@ -124,6 +124,15 @@ def listed_in(path: Path | None) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
+def check_texts(*outputs: Path | None) -> None:
+    """Raise UsageError for a page or a table that would be called like a picture."""
+    from upscale.images import is_picture
+
+    for output in outputs:
+        if output is not None and is_picture(output):
+            raise UsageError(f"{output}: is the name of a picture", "name a .html or .csv file")
+
+
 def check_outputs(*outputs: Path | None, force: bool) -> None:
     """Raise for the first of ``outputs`` that cannot be written, or is there already, before any work."""
     for output in outputs:

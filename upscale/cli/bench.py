@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_outputs, tiling_of
+from upscale.cli.arguments import Force, check_outputs, check_texts, tiling_of
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 from upscale.options import MAX_SCALE, Precision
@@ -85,15 +85,12 @@ def bench(
     from upscale.bench.baseline import check
     from upscale.bench.result import Result, about, as_json, read_result, write_csv, write_text
     from upscale.bench.sets import open_sets
-    from upscale.images import is_picture
     from upscale.loading import load
     from upscale.metrics import PROTOCOLS
 
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
-    for path in (report, csv):
-        if path is not None and is_picture(path):
-            raise UsageError(f"{path}: is the name of a picture", "name a .html or .csv file")
+    check_texts(report, csv)
     check_outputs(report, csv, force=force)
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_outputs
+from upscale.cli.arguments import Force, check_outputs, check_texts
 from upscale.errors import InputError, OutputExists, UsageError
 from upscale.files import resolved
 
@@ -41,6 +41,7 @@ def compare(
         )
     paths = [a, b] if ref is None else [a, b, ref]
     _spare(paths, report, force=force)
+    check_texts(report)
     images = [read_image(path) for path in paths]
     _check_sizes(paths, images, border)
     names = _names(paths)
@@ -79,6 +80,7 @@ def check(
     from upscale.images import Image, read_image, write_image
 
     _spare([sr, lr], heat, report, force=force)
+    check_texts(report)
     large, small = read_image(sr), read_image(lr)
     found = faith(large, small)
     facts = [

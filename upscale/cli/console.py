@@ -40,6 +40,11 @@ def said(text: str) -> str:
     return text
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``number`` and ``what``, with an s where they are several."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def error_line(error: UpscaleError, place: str = "") -> None:
     """Print an error and its hint; ``place`` stands before a message that does not name it itself."""
     message = said(error.message if place in error.message else f"{place}: {error.message}")

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
     from upscale.metrics import LPIPS, FeatureDistance
 
-Features = Annotated[
-    str | None, typer.Option(metavar="NAME|FILE", help="SqueezeNet for the unweighted feature distance.")
-]
+Features = Annotated[str | None, typer.Option(metavar="FILE", help="SqueezeNet for the unweighted feature distance.")]
 Lpips = Annotated[
     tuple[str, str] | None,
     typer.Option(metavar="BACKBONE LINEAR", help="Weights of LPIPS: torchvision's network, its calibration."),

@@ -18,6 +18,7 @@ def doctor(
     import torch
 
     from upscale import store
+    from upscale.catalog import user_file
     from upscale.device import advice, describe, resolve_device, resolve_precision
     from upscale.images import Image
     from upscale.loading import load
@@ -40,6 +41,7 @@ def doctor(
         ("precision", precision.value),
         ("speed", f"{edge**2 / 1e6 / seconds:.2f} megapixels a second in, with the default model"),
         ("networks", f"{store.folder()}, those that were fetched; UPSCALE_HOME moves it"),
+        ("names", f"{user_file()}, those of your own; so it does this"),
     ]
     for name, value in rows:
         console.out.print(f"{name:<10} {value}", markup=False)

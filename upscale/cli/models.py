@@ -142,6 +142,8 @@ def add(
     from upscale.checkpoint import describe, load_generator
 
     if source.endswith(".zip"):
+        if name or summary or license_:
+            raise UsageError(f"{source}: a bundle brings names, summaries and licences", "leave the options out")
         for found in store.unbundle(Path(source), known().entries.values()):
             console.out.print(f"{found}: here", markup=False)
         return
@@ -259,7 +261,7 @@ def bundle(
     if names:
         _fetch(entries)
     count = store.bundle(entries, archive)
-    console.out.print(f"{archive}: {count} networks, {_size(archive.stat().st_size)}", markup=False)
+    console.out.print(f"{archive}: {console.counted(count, 'network')}, {_size(archive.stat().st_size)}", markup=False)
 
 
 MODELS: dict[str, Callable[..., None]] = {

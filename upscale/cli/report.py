@@ -136,7 +136,9 @@ class Report:
             (console.err if above else console.out).print(str(job.output), markup=False)
         if self.verbose and result is not None:
             console.err.print(
-                f"  {width}x{height}, {result.tiles} tiles of {result.tile_size}, {result.seconds:.1f} s", markup=False
+                f"  {width}x{height}, {console.counted(result.tiles, 'tile')} of {result.tile_size},"
+                f" {result.seconds:.1f} s",
+                markup=False,
             )
 
     @property
@@ -195,7 +197,8 @@ def show_plan(
     if not json:
         time = "" if pace is None else f", about {pace * total_pixels / 1e6:.0f} s"
         console.err.print(
-            f"{len(jobs)} pictures, {total_pixels / 1e6:.1f} megapixels{time}, about {total_bytes / 1e6:.0f} MB of disk"
+            f"{console.counted(len(jobs), 'picture')}, {total_pixels / 1e6:.1f} megapixels{time}, about"
+            f" {total_bytes / 1e6:.0f} MB of disk"
             f" and {memory / 1e6:.0f} MB of memory beside the network's",
             markup=False,
         )

@@ -132,6 +132,8 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
         metadata = replace(metadata, dpi=None)
     if "dpi" not in row.holds and "exif" in row.holds:
         metadata = metadata.dpi_in_exif()
+    elif metadata.dpi and "dpi" not in row.holds:
+        lost.append(f"{row.name} has no place for the resolution")
     if metadata.icc and metadata.icc[16:20] == b"GRAY" and not (row.gray and frame.grayscale):
         lost.append(f"{row.name} has no grey pictures like this one, so the profile for grey is left out")
         metadata = replace(metadata, icc=None)
