@@ -18,8 +18,8 @@ from upscale.errors import DiskFull, InputError, UnreadableImage, UnsupportedFor
 from upscale.images import FORMATS, Image, ImageFormat, Metadata, Provenance, read_header, read_image, write_image
 from upscale.images import read as read_module
 from upscale.images import write as write_module
+from upscale.images.exif import open_exif
 from upscale.images.formats import Transparency, is_installed
-from upscale.images.metadata import open_exif
 
 HEIGHT, WIDTH = 12, 20
 INSTALLED = [row for row in FORMATS if is_installed(row)]

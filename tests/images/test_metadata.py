@@ -16,8 +16,8 @@ from PIL import ExifTags, ImageCms
 from PIL import Image as PILImage
 
 from upscale.images import Image, Metadata, Provenance, decode, read_image, write_image
+from upscale.images.exif import EXIF_HEADER, open_exif
 from upscale.images.formats import SUFFIXES, is_installed
-from upscale.images.metadata import EXIF_HEADER, open_exif
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PROVENANCE = Provenance(tool="upscale 1.2.3", model="compact", weights=(), settings="")

@@ -20,8 +20,8 @@ from PIL import Image as PILImage
 
 from upscale.errors import UpscaleError
 from upscale.images import FORMATS, Image, Metadata, decode, read_image, write_image
+from upscale.images.exif import open_exif
 from upscale.images.formats import is_installed
-from upscale.images.metadata import open_exif
 
 REDUCED = "has more than 8 bits a channel; reduced to 8"
 TOP = 65_535

@@ -72,6 +72,8 @@ def train(
         edge = crop_size(resolved.data.gt_size, resolved.scale)
         leaving = [folder, *([valid] if valid else [])]  # they may lie in the folder of pictures
         if lr is not None:
+            if resolved.degradation.kind != "bicubic":
+                console.notice(f"--lr: {recipe} would degrade pictures itself; LR is taken as it is given")
             pictures = open_pairs(data, lr, resolved, read, leaving)
         else:
             pictures = open_pictures(data, edge, read, leaving)

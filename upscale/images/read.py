@@ -16,9 +16,10 @@ from PIL import Image as PILImage
 
 from upscale.errors import InputError, UnreadableImage, UpscaleError
 from upscale.images.deep import TURNED_BY_DECODERS, can_be_deep, decode_deep, is_deep, is_deep_avif
+from upscale.images.exif import LAYERS
 from upscale.images.formats import FORMATS, Several, is_installed, missing_plugin
 from upscale.images.image import Image
-from upscale.images.metadata import EXTENDED_XMP, LAYERS, Metadata, read_metadata, upright
+from upscale.images.metadata import EXTENDED_XMP, Metadata, read_metadata, upright
 
 _SUBFILE_TYPE = 254  # TIFF 6.0, section 8
 _READABLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB")

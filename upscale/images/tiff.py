@@ -16,8 +16,9 @@ import numpy as np
 from PIL import ExifTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from upscale.images.exif import DIRECTORIES, STRUCTURE, exif_directory, open_exif
 from upscale.images.image import Pixels
-from upscale.images.metadata import DIRECTORIES, STRUCTURE, Metadata, exif_directory, open_exif
+from upscale.images.metadata import Metadata
 
 _STRIP = 1 << 18  # bytes of picture in a strip
 _SHORT, _LONG, _RATIONAL, _UNDEFINED, _LONG8 = 3, 4, 5, 7, 16  # field types: TIFF 6.0, section 2; BigTIFF

@@ -13,9 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from upscale.errors import UnsupportedFormat
 from upscale.files import replacing, said_of
+from upscale.images.exif import EXIF_HEADER
 from upscale.images.formats import ImageFormat, Several, Transparency, format_of
 from upscale.images.image import Image, Pixels
-from upscale.images.metadata import COMMENT, EXIF_HEADER, LEAST_DPI, Metadata
+from upscale.images.metadata import COMMENT, LEAST_DPI, Metadata
 from upscale.images.png import ancillary, write_png
 from upscale.images.tiff import TiffPage, write_tiff
 
