@@ -463,6 +463,9 @@ def test_a_result_of_another_picture_of_that_name_is_not_replaced(tmp_path: Path
     assert kinds(run(planned(third))) == [Skipped]  # a copy
     PILImage.fromarray(picture(16, 8)).save(first)
     assert kinds(run(planned(first))) == [Done]  # the same, changed
+    second.unlink()
+    second.symlink_to("nothing.png")
+    assert kinds(run(planned(second.parent))) == [Failed]  # a link to what is gone
     first.rename(third)
     assert kinds(run(planned(third))) == [Skipped]  # the same, moved
 

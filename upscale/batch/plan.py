@@ -299,7 +299,7 @@ def _check_existing(jobs: Sequence[Job]) -> None:
 def _is_of_another(entry: Entry, job: Job) -> bool:
     """Tell whether a result is that of another picture, which is still there: not of one that was moved or copied."""
     other = Path(entry.source)
-    if not exists(other) or _place(other) == _place(job.source):
+    if not (exists(other) and exists(job.source)) or _place(other) == _place(job.source):
         return False
     return not Source.of(job.source).is_that_of(entry)
 

@@ -41,7 +41,7 @@ def doctor(
         ("precision", precision.value),
         ("speed", f"{edge**2 / 1e6 / seconds:.2f} megapixels a second in, with the default model"),
         ("networks", f"{store.folder()}, those that were fetched; UPSCALE_HOME moves it"),
-        ("names", f"{user_file()}, those of your own; so it does this"),
+        ("names", f"{user_file()}, those of your own; moved likewise"),
     ]
     for name, value in rows:
         console.out.print(f"{name:<10} {value}", markup=False)
