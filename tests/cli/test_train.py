@@ -141,7 +141,7 @@ def test_a_preview_replaces_no_file_unasked(run: Callable[..., Outcome], tmp_pat
 
 def test_patience_ends_a_run_and_says_why(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([20.0, 30.0, 29.0, 28.0])
-    monkeypatch.setattr("upscale.train.loop.validate", lambda *arguments: {"psnr": next(scores)})
+    monkeypatch.setattr("upscale.train.loop.validate", lambda *arguments: ({"psnr": next(scores)}, []))
     code, out, err = run("train", "data", "--valid", "valid", "--out", "run", *SET, "--set", "valid_every=1",
                          "--patience", "2")  # fmt: skip
     assert code == 0
