@@ -157,6 +157,15 @@ def test_fetch_of_what_is_here_fetches_nothing(command: Command, file: Path) -> 
     assert command(["models", "fetch", name, "bicubic"])[:2] == (0, "tiny: here\nbicubic: here\n")
 
 
+def test_an_address_that_is_gone_does_not_keep_the_others(command: Command, file: Path) -> None:
+    fetched(file)
+    row = {"summary": "s", "license": "MIT", "url": ["ftp://a.example/x.pth"], "sha256": "0" * 64}
+    write_user({"gone": row})
+    code, out, err = command(["models", "fetch", "gone", "tiny"])
+    assert (code, out) == (1, "tiny: here\n")
+    assert err.startswith("error: gone: ftp://a.example/x.pth: not https")
+
+
 def test_removed_file_is_gone(command: Command, file: Path) -> None:
     name = fetched(file)
     place = store.place(known().entries[name])

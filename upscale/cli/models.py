@@ -124,10 +124,16 @@ def fetch(
     """Fetch networks now, to have them offline."""
     from upscale.catalog import known
 
-    entries = [e for name in names for e in (known().entries.values() if name == "all" else known().find(name))]
-    _fetch(entries)
-    for entry in entries:
-        console.out.print(f"{entry.name}: here", markup=False)
+    bad = 0
+    for entry in [e for name in names for e in (known().entries.values() if name == "all" else known().find(name))]:
+        try:
+            _fetch([entry])
+            console.out.print(f"{entry.name}: here", markup=False)
+        except WeightsError as error:  # an address that is gone does not keep the others
+            bad += 1
+            console.error_line(error, entry.name)
+    if bad:
+        raise typer.Exit(1)
 
 
 def add(
