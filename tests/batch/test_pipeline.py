@@ -470,6 +470,20 @@ def test_a_result_of_another_picture_of_that_name_is_not_replaced(tmp_path: Path
     assert kinds(run(planned(third))) == [Skipped]  # the same, moved
 
 
+def test_names_that_are_told_apart_anew_keep_nobody_waiting(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    PILImage.fromarray(picture(8, 8)).save(tmp_path / "in" / "a.jpg")
+
+    def planned() -> list[Job]:
+        return plan([str(tmp_path / "in")], tmp_path / "out", X2.target, Naming(suffix=".png"))
+
+    assert kinds(run(planned())) == [Done]
+    PILImage.fromarray(picture(9, 8)).save(tmp_path / "in" / "a.png")  # now a.png is its result, not that of a.jpg
+    assert kinds(run(planned())) == [Done, Done]
+    assert read_image(tmp_path / "out" / "a.png").pixels.shape[0] == 18
+    assert read_image(tmp_path / "out" / "a.jpg.png").pixels.shape[0] == 16
+
+
 def test_a_result_is_done_also_where_its_time_cannot_be_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(1, "Operation not permitted")

@@ -87,6 +87,21 @@ def test_damaged_directories_are_left_out_and_told(tmp_path: Path) -> None:
             assert notices == ("its EXIF is damaged, so it is left out",) or "exif" in opened.info
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_one_damaged_directory_does_not_take_the_others_with_it(tmp_path: Path) -> None:
+    whole = camera_exif()
+    order = "<" if whole.startswith(b"II") else ">"
+    for tag in (ExifTags.IFD.Exif, ExifTags.IFD.Interop):
+        at = whole.index(struct.pack(order + "HHI", tag, 4, 1)) + 8
+        for pointer in (0, 1, len(whole) - 1, len(whole) + 99, 0xFFFFFFFF):
+            exif = whole[:at] + struct.pack(order + "I", pointer) + whole[at + 4 :]
+            image = Image(pixels=np.zeros((6, 8, 3), np.uint8), metadata=Metadata(exif=exif))
+            assert write_image(tmp_path / "a.jpg", image) == ()
+            kept = open_exif(read_image(tmp_path / "a.jpg").metadata.exif)
+            assert kept[ExifTags.Base.Make] == "Some maker"
+            assert kept[ExifTags.Base.Orientation] == 1
+
+
 def geo_tags(*, points: bool) -> list[tuple[int, Any, int, Any, bool]]:
     keys = (1, 1, 0, 1, 1025, 0, 1, 2 if points else 1)
     matrix = (0.5, 0.1, 0, 100, 0.2, -0.5, 0, 50, 0, 0, 0, 0, 0, 0, 0, 1)
@@ -179,6 +194,16 @@ def test_colours_given_by_codes_are_found_where_videos_have_them(tmp_path: Path,
     assert any(UNUSUAL in notice for notice in write_image(tmp_path / f"b{suffix}", image))
 
 
+def test_a_profile_counts_before_codes_but_in_png(tmp_path: Path) -> None:
+    PILImage.new("RGB", (64, 64)).save(tmp_path / "a.avif", icc_profile=SRGB)
+    data = (tmp_path / "a.avif").read_bytes()
+    at = data.index(b"colrnclx") + 8
+    image = decode(data[:at] + struct.pack(">HH", 9, 16) + data[at + 4 :], "a.avif")
+    write_image(tmp_path / "a.png", image)
+    assert image.metadata.icc == SRGB
+    assert b"cICP" not in (tmp_path / "a.png").read_bytes()
+
+
 def xmp_of(attributes: str, content: str = "") -> bytes:
     start = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     description = f'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"{attributes}>{content}'
@@ -200,6 +225,14 @@ def test_an_older_note_among_the_users_own_is_replaced_and_theirs_stay(as_elemen
     assert b"provenance:1/" not in signed
     assert (b"<xmp:Rating>5" if as_elements else b"xmp:Rating='5'") in signed
     assert Metadata(xmp=signed).signed(PROVENANCE).xmp == signed
+
+
+def test_an_empty_property_ends_where_it_ends() -> None:
+    source = "<Iptc4xmpExt:DigitalSourceType rdf:resource='x'/>"
+    later = "<y:Bag><Iptc4xmpExt:DigitalSourceType>q</Iptc4xmpExt:DigitalSourceType></y:Bag>"
+    signed = Metadata(xmp=xmp_of("", f"{source}<dc:title>KEEP</dc:title>{later}")).signed(PROVENANCE).xmp
+    assert signed is not None
+    assert b"<dc:title>KEEP</dc:title><y:Bag></y:Bag></rdf:Description>" in signed
 
 
 def test_what_xmp_says_in_further_segments_is_told(tmp_path: Path) -> None:

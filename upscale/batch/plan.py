@@ -284,12 +284,13 @@ def _check_existing(jobs: Sequence[Job]) -> None:
     read = {root: Journal(root) for root in {job.root for job in existing} if root is not None}
     for journal in read.values():
         journal.refresh()
+    sources = {_place(job.source) for job in jobs}  # those get results of their own now, perhaps by other names
     foreign = []
     for job in existing:
         entry = None if job.root is None else read[job.root].find(job.output)
         if entry is None:
             foreign.append(f"{job.output}: exists already")
-        elif _is_of_another(entry, job):
+        elif _place(Path(entry.source)) not in sources and _is_of_another(entry, job):
             foreign.append(f"{job.output}: exists already, made from {entry.source}")
     if foreign:
         more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
@@ -299,7 +300,7 @@ def _check_existing(jobs: Sequence[Job]) -> None:
 def _is_of_another(entry: Entry, job: Job) -> bool:
     """Tell whether a result is that of another picture, which is still there: not of one that was moved or copied."""
     other = Path(entry.source)
-    if not (exists(other) and exists(job.source)) or _place(other) == _place(job.source):
+    if not (exists(other) and exists(job.source)):
         return False
     return not Source.of(job.source).is_that_of(entry)
 

@@ -91,6 +91,8 @@ def _fields(exif: bytes) -> Iterator[_Field]:
     order = _order(exif)
     offsets = [_long(exif, 4)]
     for directory in offsets:
+        if directory != offsets[0] and not _has_directory(exif, directory):
+            continue  # the others are worth keeping
         (count,) = struct.unpack_from(order + "H", exif, directory)
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
             tag, kind, number = struct.unpack_from(order + "HHI", exif, entry)
@@ -98,6 +100,14 @@ def _fields(exif: bytes) -> Iterator[_Field]:
             yield _Field(tag, kind, number, entry, entry + 8 if inline else _long(exif, entry + 8))
             if tag in (ExifTags.IFD.Exif, ExifTags.IFD.Interop) and len(offsets) < 3:  # damaged ones go in circles
                 offsets.append(_long(exif, entry + 8))
+
+
+def _has_directory(exif: bytes, at: int) -> bool:
+    """Tell whether a whole directory fits in where a pointer says that one is."""
+    if not 8 <= at <= len(exif) - 2:
+        return False
+    (count,) = struct.unpack_from(_order(exif) + "H", exif, at)
+    return bool(at + 2 + 12 * count <= len(exif))
 
 
 def _order(exif: bytes) -> str:

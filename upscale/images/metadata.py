@@ -239,7 +239,7 @@ def _xmp_for(xmp: bytes, height: int, width: int) -> bytes:
 def _without(xmp: bytes, name: bytes) -> bytes:
     """Return ``xmp`` without the properties whose names match ``name``, be they attributes or elements."""
     xmp = re.sub(rb"\s" + name + rb"\s*=\s*" + _QUOTED, b"", xmp)
-    return re.sub(rb"<(" + name + rb")(\s[^>]*)?(/>|>.*?</\1>)", b"", xmp, flags=re.DOTALL)
+    return re.sub(rb"<(" + name + rb")(\s[^>]*?)?(/>|>.*?</\1>)", b"", xmp, flags=re.DOTALL)
 
 
 def _sign(xmp: bytes, provenance: Provenance) -> bytes:

@@ -120,8 +120,9 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     kind = opened.format or ""
     if kind == "JXL" and (xmp := _xmp_box(data)):
         opened.info["xmp"] = xmp  # which the plug-in leaves out
-    if codes := _colour_codes(data, kind):
-        opened.info["cicp"] = codes  # which Pillow leaves out
+    codes = _colour_codes(data, kind)  # which Pillow leaves out; they count in PNG before a profile, elsewhere after it
+    if codes and (kind == "PNG" or not opened.info.get("icc_profile")):
+        opened.info["cicp"] = codes
     count = getattr(opened, "n_frames", 1)
     several = _SEVERAL.get(kind, Several.NO)
     notices = []

@@ -74,7 +74,7 @@ def save_state(state: TrainState, out: Path) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)  # to a file, torch reports a full disk as a broken archive
     with said_of(out / "state.pt"), replacing(out / "state.pt") as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(buffer.getvalue())
 
 
 def save_network(

@@ -74,7 +74,7 @@ def validate(
 
     Beside these, ``distances`` of the whole pictures, and ``drift``: by how many levels of 255 the mean of SR is off
     that of GT, in the channel where it is most. ``sheet`` is where to show the first few: bicubic | SR | GT. A picture
-    for which memory does not suffice is left out: it is no reason to lose a run.
+    for which memory does not suffice, or that is too small, is left out: it is no reason to lose a run.
     """
     measured: list[dict[str, float]] = []
     missed: list[str] = []
@@ -86,7 +86,7 @@ def validate(
                 if pair.grayscale:  # as the engine makes it
                     sr = sr.mean(1, keepdim=True).expand_as(sr)
                 measured.append(_figures(sr, pair, generator.scale, distances or {}))
-        except OutOfMemory as error:
+        except (OutOfMemory, InputError) as error:  # the other: too small for a distance
             missed.append(error.message)
             continue
         if len(shown) < SHOWN:
