@@ -9,8 +9,6 @@ from PIL import Image as PILImage
 from tests.conftest import picture
 from upscale.batch.plan import Naming, Refused, plan
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
-from upscale.images import read_header
-from upscale.images.read import Header
 from upscale.options import Measure, Target
 
 X2 = Target.parse("2")
@@ -181,20 +179,3 @@ def test_a_name_that_is_too_long_keeps_no_other_back(tmp_path: Path) -> None:
     jobs = plan([f"{'c' * 300}.png", str(tmp_path / "in" / "a.png")], None, X2, Naming(), refused=refused)
     assert [job.source.name for job in jobs] == ["a.png"]
     assert "too long" in str(refused[0].error)
-
-
-def test_headers_of_a_watched_folder_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "in" / "a.png")
-    read: list[Path] = []
-
-    def noted(path: Path) -> Header | None:
-        read.append(path)
-        return read_header(path)
-
-    monkeypatch.setattr("upscale.batch.plan.read_header", noted)
-    for height, looks in ((12, 1), (12, 1), (30, 2)):
-        save(tmp_path / "in" / "a.png", height)
-        os.utime(tmp_path / "in" / "a.png", ns=(height, height))
-        (job,) = plan([str(tmp_path / "in")], tmp_path / "out", X2, Naming())
-        assert job.size == (height, 10)
-        assert len(read) == looks

@@ -11,12 +11,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import NamedTuple, TypeVar
 
-from upscale.batch.journal import Entry, Journal, Source, output_state
+from upscale.batch.journal import Entry, Journal, Source
 from upscale.catalog import CHECKPOINT_SUFFIXES
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
 from upscale.files import exists, resolved
@@ -237,12 +237,6 @@ def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: 
 
 
 def _size(source: Path) -> tuple[int, int] | None:
-    return _size_of(source, output_state(source))
-
-
-@lru_cache(1 << 16)  # a folder that is watched is planned anew for each arrival
-def _size_of(source: Path, state: tuple[int, ...] | None) -> tuple[int, int] | None:
-    del state  # the file is still the one that was looked at
     header = read_header(source)
     return None if header is None else (header.height, header.width)
 
