@@ -101,6 +101,16 @@ def test_threads_make_the_same_batches_in_their_order(pictures: Pictures) -> Non
     assert next(Batches(pictures, recipe()).starting_at(3, GPU)).lr.device == GPU
 
 
+@pytest.mark.parametrize("changes", [(), ("data.drawn=0.5",), ("degradation.kind=blind",)])
+def test_batches_do_not_depend_on_where_pictures_are_kept(pictures: Pictures, changes: tuple[str, ...]) -> None:
+    kept = Batches(pictures, recipe("data.candidates=2", *changes))
+    kept.keep_on(CPU)
+    for step in range(3):
+        made, same = kept.batch(step), Batches(pictures, kept.recipe).batch(step)
+        assert torch.equal(made.lr, same.lr)
+        assert torch.equal(made.gt, same.gt)
+
+
 def test_lr_that_has_no_room_on_a_gpu_is_made_on_the_cpu(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = Batches(pictures, recipe())
     same = batches.batch(3)
@@ -128,14 +138,6 @@ def test_lr_for_a_gpu_is_made_on_it(pictures: Pictures, changes: tuple[str, ...]
         same = [tensor for tensor in batches.batch(step)[:3] if tensor is not None]
         assert {tensor.device for tensor in made} == {GPU}
         assert [tensor.shape for tensor in made] == [tensor.shape for tensor in same]
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-@pytest.mark.parametrize("turns", range(4))
-def test_crops_are_turned_to_the_left_then_mirrored(turns: int, mirror: bool) -> None:
-    crop = picture(12, 10)[1:8, 2:9]
-    turned = np.rot90(crop, turns)
-    assert np.array_equal(data._turned(crop, turns, mirror), turned[:, ::-1] if mirror else turned)
 
 
 def test_the_last_steps_take_larger_crops_from_pictures_with_room(pictures: Pictures) -> None:

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from numpy.random import default_rng
 from platformdirs import user_cache_path
 from torch import Tensor
 
@@ -30,16 +30,19 @@ from upscale.files import check_folder, replacing
 from upscale.images import FORMATS, Pixels, pictures_in, read_image
 from upscale.images.formats import is_installed
 from upscale.imaging import to_array, to_tensor
+from upscale.train.crops import Draw, InMemory, OnDevice, Shelf, to_device
 from upscale.train.degradation import MARGIN, chance, degrade, sharpened
-from upscale.train.drawings import draw
+from upscale.train.drawings import draw as draw_crop
 from upscale.train.recipe import Recipe
 
 UNUSED = 30 * 24 * 3600
 """Seconds after which decoded pictures that no run read are removed."""
 LOADERS = 8
 """Threads at most that make batches for a GPU: more would wait for Python's lock, and hold up the one that trains."""
+HELD = 0.25
+"""Share of a GPU's free memory that pictures may take."""
 _CPU = torch.device("cpu")
-_TURNS = (0, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+_PLACES, _DRAWING, _DEGRADATION = 1, 2, 3  # what random numbers are for: each its own
 
 
 class Batch(NamedTuple):
@@ -161,25 +164,6 @@ def _load(path: Path) -> Pixels | str:
     return to_array(to_tensor(image.pixels), np.dtype(np.uint8)) if image.pixels.dtype != np.uint8 else image.pixels
 
 
-class _Crop(NamedTuple):
-    """One example."""
-
-    gt: Pixels
-    lr: Pixels | None = None
-    """Where it is not made of ``gt``."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Crops:
-    """What a batch is made of."""
-
-    count: int
-    edge: int
-    """Of GT, in pixels."""
-    shares: npt.NDArray[np.float64]
-    """How often each picture is taken."""
-
-
 class Batches:
     """Random crops as batches; each is a function of the seed and the step alone, so a resumed run sees the same.
 
@@ -192,18 +176,24 @@ class Batches:
         self.recipe = recipe
         self.rank = rank
         data = recipe.data
-        usual = self._of_size(data.batch_size, data.gt_size)
+        usual = self._draw(data.batch_size, data.gt_size)
         assert usual is not None, "pictures without room for a crop are left out when they are read"
         self._usual = usual
-        self._large = self._of_size(data.batch_size // 4, 2 * data.gt_size) or usual
+        self._large = self._draw(data.batch_size // 4, 2 * data.gt_size) or usual
+        self._shelves: dict[torch.device, Shelf] = {_CPU: InMemory(self.arrays, self.lrs, recipe.scale)}
 
-    def _of_size(self, count: int, edge: int) -> _Crops | None:
-        """Return so many crops with GT of ``edge`` pixels; None where no picture has room for one."""
-        smallest = edge if self.lrs is not None else crop_size(edge, self.recipe.scale)
-        sizes = np.array([array.shape[:2] for array in self.arrays])
+    def _draw(self, count: int, edge: int) -> Draw | None:
+        """Return how so many crops with GT of ``edge`` pixels are drawn; None where no picture has room for one."""
+        scale = self.recipe.scale
+        arrays, cut = (self.arrays, crop_size(edge, scale)) if self.lrs is None else (self.lrs, edge // scale)
+        sizes = np.array([array.shape[:2] for array in arrays])
         # In proportion to the edge, not the area: a panorama has more pixels than it has content.
-        edges = np.where(sizes.min(1) >= smallest, np.sqrt(sizes.prod(1)), 0)
-        return _Crops(count, edge, edges / edges.sum()) if edges.any() else None
+        edges = np.where(sizes.min(1) >= cut, np.sqrt(sizes.prod(1)), 0)
+        return Draw(count, edge, cut, self.recipe.data.candidates, sizes, edges) if edges.any() else None
+
+    def keep_on(self, device: torch.device) -> None:
+        """Keep the pictures in the memory of ``device``, to cut crops there: much faster than cutting them here."""
+        self._shelves[device] = OnDevice(self.arrays, self.lrs, self.recipe.scale, device)
 
     def starting_at(self, step: int, device: torch.device) -> Iterator[Batch]:
         """Yield the batch of ``step`` and those after it, on ``device``.
@@ -214,6 +204,9 @@ class Batches:
         if device.type == "cpu":
             for number in itertools.count(step):
                 yield self.batch(number)
+        size = sum(array.nbytes for array in (*self.arrays, *(self.lrs or ())))
+        if device.type == "cuda" and size < HELD * torch.cuda.mem_get_info(device)[0]:
+            self.keep_on(device)
         share = (os.cpu_count() or 1) // max(1, torch.cuda.device_count())  # of the cores, for each GPU's process
         yield from self.ahead(step, device, max(1, min(LOADERS, share - 1)))
 
@@ -240,23 +233,18 @@ class Batches:
         """Return the batch of ``step`` on ``device``, where LR is made."""
         scale, degradation = self.recipe.scale, self.recipe.degradation
         seed = [self.recipe.seed, step]
-        size = self._large if step >= (1 - self.recipe.data.large) * self.recipe.steps else self._usual
-        count = size.count
-        crops = [self._crop(size, np.random.default_rng([*seed, self.rank * count + i])) for i in range(count)]
-        gt = _stacked([crop.gt for crop in crops], device)
-        places = [place for place, crop in enumerate(crops) if crop.lr is not None]
-        given = _stacked([crop.lr for crop in crops if crop.lr is not None], device) if places else None
+        large = step >= (1 - self.recipe.data.large) * self.recipe.steps
+        gt, given, with_lr = self._crops(self._large if large else self._usual, seed, device)
         sharp = sharpened(gt) if degradation.sharpen else None
-        if self.lrs is not None:
-            assert given is not None
+        if self.lrs is not None and given is not None:
             return Batch(given.contiguous(memory_format=torch.channels_last), gt, sharp)
-        number = np.random.default_rng([*seed, self.rank, 1]).integers(2**63)
+        number = default_rng([_DEGRADATION, *seed, self.rank]).integers(2**63)
         random = torch.Generator().manual_seed(int(number))
         blind = degradation.kind == "blind" and not chance(random, degradation.clean)
         source, border = gt if sharp is None else sharp, MARGIN * scale
         lr = degrade(source, scale, degradation if blind else None, random)
         if given is not None and not blind:
-            lr[places] = given
+            lr[with_lr] = given
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
             gt[..., border:-border, border:-border].contiguous(),
@@ -264,25 +252,29 @@ class Batches:
             degradation.texture if blind else 1.0,
         )
 
-    def _crop(self, crops: _Crops, rng: np.random.Generator) -> _Crop:
-        data, scale, edge = self.recipe.data, self.recipe.scale, crops.edge
-        size = crop_size(edge, scale) if self.lrs is None else edge // scale
-        if data.drawn and rng.random() < data.drawn:
-            gt, lr = draw(size // scale if self.lrs is None else size, scale, rng)
-            return _Crop(gt, lr if self.lrs is not None or rng.random() < 0.5 else None)
-        index = rng.choice(len(self.arrays), p=crops.shares)
-        array = self.arrays[index] if self.lrs is None else self.lrs[index]
-        candidates = []
-        for _ in range(data.candidates):
-            y = rng.integers(array.shape[0] - size + 1)
-            x = rng.integers(array.shape[1] - size + 1)
-            candidates.append((y, x, array[y : y + size, x : x + size]))
-        y, x, crop = candidates[0] if len(candidates) == 1 else max(candidates, key=lambda found: _detail(found[2]))
-        turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-        if self.lrs is None:
-            return _Crop(_turned(crop, turns, mirror))
-        gt = self.arrays[index][scale * y : scale * y + edge, scale * x : scale * x + edge]
-        return _Crop(_turned(gt, turns, mirror), _turned(crop, turns, mirror))
+    def _crops(self, draw: Draw, seed: list[int], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return the GT of a batch; the LR that is not to be made of it, and which of the crops that belongs to."""
+        first = self.rank * draw.count
+        random = default_rng([_PLACES, *seed]).random((first + draw.count, 1 + draw.numbers))[first:]
+        gt, lr = self._shelves.get(device, self._shelves[_CPU]).cut(draw.places(random[:, 1:]), draw)
+        with_lr = np.arange(0 if lr is None else draw.count)
+        drawn = np.flatnonzero(random[:, 0] < self.recipe.data.drawn)
+        if len(drawn):
+            edge = draw.cut if lr is not None else draw.cut // self.recipe.scale
+            sources = [default_rng([_DRAWING, *seed, first + int(place)]) for place in drawn]
+            pairs = [draw_crop(edge, self.recipe.scale, source) for source in sources]
+            drawings, reduced = (np.stack([pair[of] for pair in pairs]) for of in (0, 1))
+            gt[_on(gt.device, drawn)] = _on(gt.device, drawings)
+            if lr is not None:
+                lr[_on(lr.device, drawn)] = _on(lr.device, reduced)
+            else:
+                kept = np.array([source.random() < 0.5 for source in sources])
+                with_lr, lr = drawn[kept], _on(device, reduced[kept])
+        return (
+            _images(to_device(gt, device)),
+            None if lr is None else _images(to_device(lr, device)),
+            _on(device, with_lr),
+        )
 
 
 def crop_size(edge: int, scale: int) -> int:
@@ -290,21 +282,10 @@ def crop_size(edge: int, scale: int) -> int:
     return edge + 2 * MARGIN * scale
 
 
-def _stacked(crops: Sequence[Pixels], device: torch.device) -> Tensor:
-    """Turn crops ``[H, W, 3]`` uint8 into ``[B, 3, H, W]`` float32 in [0, 1] on ``device``."""
-    stacked = torch.from_numpy(np.stack(crops))
-    if device.type == "cuda":  # else the copy would wait for what the GPU has to do
-        stacked = stacked.pin_memory().to(device, non_blocking=True)
-    return stacked.to(device).permute(0, 3, 1, 2).contiguous().float().div_(255)
+def _on(device: torch.device, array: npt.NDArray[Any]) -> Tensor:
+    return to_device(torch.from_numpy(array), device)
 
 
-def _turned(crop: Pixels, turns: int, mirror: bool) -> Pixels:
-    """Turn ``crop`` by so many right angles to the left, then mirror it; three times as fast as by NumPy."""
-    turned = cv2.rotate(crop, _TURNS[turns]) if turns else np.ascontiguousarray(crop)
-    return cv2.flip(turned, 1) if mirror else turned
-
-
-def _detail(crop: Pixels) -> float:
-    """Return the mean step between neighbours on a grid of every second pixel of the green channel."""
-    green = crop[::2, ::2, 1].astype(np.int16)
-    return float(np.abs(np.diff(green, axis=0)).mean() + np.abs(np.diff(green, axis=1)).mean())
+def _images(crops: Tensor) -> Tensor:
+    """Turn uint8 ``[B, H, W, 3]`` into ``[B, 3, H, W]`` float32 in [0, 1]."""
+    return crops.permute(0, 3, 1, 2).contiguous().float().div_(255)
