@@ -15,7 +15,6 @@ import contextlib
 import copy
 import gc
 import json
-import math
 import os
 import re
 import statistics
@@ -81,7 +80,7 @@ class Bench:
     @property
     def edge(self) -> int:
         """LR edge of the usual picture."""
-        return 48 if self.quick else 512
+        return 32 if self.quick else 512
 
     def left(self) -> float:
         """Return the seconds of the budget that are left."""
@@ -99,10 +98,11 @@ class Bench:
         return f"{flop / seconds / 1e12:.1f} ({flop / seconds / self.peak(FP16):.0%})"
 
     def timed(self, work: Callable[[], object]) -> float:
-        """Return the median seconds of ``work`` on the device, after two runs to warm up."""
-        work(), work()
+        """Return the median seconds of ``work`` on the device, after two to warm up; if ``quick``, of one run."""
+        if not self.quick:
+            work(), work()
         times: list[float] = []
-        while len(times) < 3 or (len(times) < 50 and sum(times) < ENOUGH):
+        while not times or (not self.quick and (len(times) < 3 or (len(times) < 50 and sum(times) < ENOUGH))):
             if self.cuda:
                 start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 start.record()
@@ -213,7 +213,7 @@ def differ(a: Pixels, b: Pixels) -> str:
 
 
 def ceilings(bench: Bench) -> None:
-    """What the machine can do."""
+    """Measure what the machine can do."""
     print(f"{describe(bench.device)}, PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}, ", end="")
     print(f"CUDA {torch.version.cuda}, {os.cpu_count()} cores, cudnn.benchmark {torch.backends.cudnn.benchmark}")
     table("what", "rate")
@@ -233,7 +233,7 @@ def ceilings(bench: Bench) -> None:
 
 
 def right(bench: Bench) -> None:
-    """Whether devices, precisions and tiles agree; differences are the largest in levels, then PSNR."""
+    """Compare devices, precisions and tiles; differences are the largest in levels, then PSNR."""
     pixels = picture(24, 300) if bench.quick else picture(160, 560)  # wide: a tile may be four times its size
     whole = max(pixels.shape)
     networks = {f"bundled compact x{scale}": g for scale, g in load("compact", device="cpu").generators.items()}
@@ -270,7 +270,7 @@ def right(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """What happens where memory runs out, and where the tiles are put together; RRDBNet in fp16."""
+    """Let memory run out, and put tiles together on the device and on the CPU; RRDBNet in fp16."""
     generator, image = bench.make("rrdbnet"), Image(pixels=picture(bench.edge, bench.edge * 3 // 2))
     upscaler = bench.engine(generator, FP16)
     print(f"{image.pixels.shape[1]}x{image.pixels.shape[0]}, assembly on {upscaler.assembly}")
@@ -301,7 +301,7 @@ def memory(bench: Bench) -> None:
             cells = [f"{type(error).__name__}: {error}", *[""] * 5]
         except Exception as error:
             lines = str(error).splitlines() or [""]
-            cells = [f"NOT TURNED INTO OurError: {type(error).__name__}: {lines[0][:200]}".replace("|", "/"), *[""] * 5]
+            cells = [f"NOT RECOGNISED: {type(error).__name__}: {lines[0][:200]}".replace("|", "/"), *[""] * 5]
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
         row(f"{share:.0%} of the peak", *cells)
@@ -316,7 +316,7 @@ def eager(network: nn.Module, pixels: Pixels, device: torch.device, dtype: torch
 
 
 def speed(bench: Bench) -> None:
-    """The engine from pixels to pixels, the bare network, and PyTorch as the well-known script runs it."""
+    """Time the engine from pixels to pixels, the bare network, and PyTorch as the well-known script runs it."""
     sizes = [(bench.edge, bench.edge), (2 * bench.edge, 2 * bench.edge)]
     large = (64, 96) if bench.quick else (2000, 3000)
     table("network, input", "how", "seconds", "TFLOP/s (of fp16 peak)", "LR megapixels/s")
@@ -330,7 +330,7 @@ def speed_of(bench: Bench, generator: Generator, title: str, height: int, width:
     """Print the rows of one network and size."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     image, flop = Image(pixels=pixels), (flop_per_pixel(generator) or 0) * height * width
-    large = max(height, width) + 2 * generator.margin
+    large = max(64, max(height, width) + 2 * generator.margin)
     tiled = bench.engine(generator, FP16, large)
     for version in tiled.generators.values():
         version.streams = False  # only of this copy
@@ -339,11 +339,11 @@ def speed_of(bench: Bench, generator: Generator, title: str, height: int, width:
     halved = copy.deepcopy(usual).half()
     bare, x = bench.bare(generator), bench.noise(1, height, width=width)
     engine = bench.engine(generator, FP16)
-    wide = bench.engine(generator, FP16, 2 * bench.edge)
+    wide = bench.engine(generator, FP16, 2 * max(bench.edge, 32))
     ways: dict[str, tuple[Callable[[], object], dict[str, bool]]] = {
         "engine, fp16": (lambda: engine.upscale(image), {}),
         "engine, fp16, cudnn.benchmark": (lambda: engine.upscale(image), {"benchmark": True}),
-        f"engine, fp16, tile {max(64, 2 * bench.edge)}": (lambda: wide.upscale(image), {}),
+        f"engine, fp16, tile {wide.tiling.size}": (lambda: wide.upscale(image), {}),
         "engine, fp16, tiles, not rows": (lambda: tiled.upscale(image), {}),
         "bare network, fp16, channels last": (lambda: bare(x), {}),
         "script, fp16 NCHW": (lambda: script(halved, dtype=torch.float16), {}),
@@ -361,15 +361,15 @@ def speed_of(bench: Bench, generator: Generator, title: str, height: int, width:
 
 
 def sweep(bench: Bench) -> None:
-    """The bare network in fp16: shapes, layouts, what cuDNN tries, and where launches cost time."""
-    unit = 16 if bench.quick else 256
+    """Time the bare network in fp16: shapes, layouts, what cuDNN tries, and where launches cost time."""
+    unit = 8 if bench.quick else 256
     shapes = [(1, unit), (4, unit), (16, unit), (1, 2 * unit), (4, 2 * unit), (1, 4 * unit)]
     table("network", "batch x tile", "how", "TFLOP/s (of peak)", "with cudnn.benchmark")
     for arch in ("rrdbnet", "compact"):
         generator = bench.make(arch)
         per_pixel = flop_per_pixel(generator) or 0
         network = bench.bare(generator)
-        planar = bench.bare(generator).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        planar = bench.bare(generator).to(memory_format=torch.contiguous_format)
         halved = bench.bare(generator).half()  # with the edges
 
         def graph(x: Tensor, network: nn.Module = network) -> Callable[[], object]:
@@ -382,15 +382,15 @@ def sweep(bench: Bench) -> None:
                     return bench.rate(per_pixel * batch * edge**2, bench.timed(work))  # noqa: B023
 
             tf32 = {"allow_tf32": True} if "TF32" in how else {}
-            cells = [attempted(lambda b=b: figures(benchmark=b, **tf32)) for b in (False, True)]  # type: ignore[misc]
+            cells = [attempted(lambda b=b: figures(benchmark=b, **tf32)) for b in (False, True)]
             row(arch, f"{batch}x{edge}", how, *cells)  # noqa: B023
 
         for batch, edge in shapes:
-            line("channels last", batch, edge, lambda x, n=network: partial(n, x))  # type: ignore[misc]
+            line("channels last", batch, edge, lambda x, n=network: partial(n, x))
         for edge in (unit, 2 * unit):
-            line("contiguous", 1, edge, lambda x, n=planar: partial(n, x.contiguous()))  # type: ignore[misc]
-            line("channels last, edges in fp16", 1, edge, lambda x, n=halved: partial(n, x))  # type: ignore[misc]
-            line("channels last, edges in TF32", 1, edge, lambda x, n=network: partial(n, x))  # type: ignore[misc]
+            line("contiguous", 1, edge, lambda x, n=planar: partial(n, x.contiguous()))
+            line("channels last, edges in fp16", 1, edge, lambda x, n=halved: partial(n, x))
+            line("channels last, edges in TF32", 1, edge, lambda x, n=network: partial(n, x))
             if bench.cuda:
                 line("channels last, CUDA graph", 1, edge, graph)
     if not bench.cuda:
@@ -412,7 +412,7 @@ def captured(work: Callable[[], object]) -> Callable[[], object]:
 
 
 def profile(bench: Bench) -> None:
-    """Where the time goes: kernels of the bare network and of the engine, and each convolution alone."""
+    """Show where the time goes: kernels of the bare network and of the engine, and each convolution alone."""
     rrdb, compact = bench.make("rrdbnet"), bench.make("compact")
     bare, x = bench.bare(rrdb), bench.noise(1, bench.edge)
     small = bench.bare(compact)
@@ -421,17 +421,17 @@ def profile(bench: Bench) -> None:
     kernels_of(bench, f"bare compact, fp16, {bench.edge}", lambda: small(x), 6)
     for arch, generator in (("rrdbnet", rrdb), ("compact", compact)):
         engine = bench.engine(generator, FP16)
-        kernels_of(bench, f"engine, {arch}, fp16, {bench.edge}", lambda e=engine: e.upscale(image), 6)  # type: ignore[misc]
+        kernels_of(bench, f"engine, {arch}, fp16, {bench.edge}", lambda e=engine: e.upscale(image), 6)
     print(f"\n3x3 convolutions alone, {bench.edge}x{bench.edge}, channels last")
     table("convolution", "precision", "ms", "TFLOP/s (of fp16 peak)", "with cudnn.benchmark")
     shapes = [(inputs, 32) for inputs in (64, 96, 128, 160)] + [(192, 64), (64, 64), (64, 160), (64, 192), (128, 128)]
     for inputs, outputs, dtype in [(*s, torch.float16) for s in shapes] + [(64, 48, torch.float32)]:
         y = bench.noise(1, bench.edge, inputs).to(dtype)
-        layer = nn.Conv2d(inputs, outputs, 3, padding=1).to(bench.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layer = nn.Conv2d(inputs, outputs, 3, padding=1).to(bench.device, dtype, memory_format=torch.channels_last)
         flop, cells = 2.0 * 9 * inputs * outputs * bench.edge**2, []
         for tries in (False, True):
             with torch.inference_mode(), cudnn(benchmark=tries):
-                seconds = bench.timed(lambda layer=layer, y=y: layer(y))  # type: ignore[misc]
+                seconds = bench.timed(lambda layer=layer, y=y: layer(y))
             cells += [f"{seconds * 1000:.3f}", bench.rate(flop, seconds)]
         row(f"{inputs} -> {outputs}", str(dtype).split(".")[1], *cells[:2], cells[3])
 
@@ -441,12 +441,12 @@ def kernels_of(bench: Bench, title: str, work: Callable[[], object], top: int) -
     activity = torch.profiler.ProfilerActivity
     with torch.inference_mode():
         work(), work()
-        with torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if bench.cuda else [])]) as profiler:
+        with torch.profiler.profile(activities=[activity.CUDA if bench.cuda else activity.CPU]) as profiler:
             work()
             if bench.cuda:
                 torch.cuda.synchronize()
     kind = torch.autograd.DeviceType.CUDA if bench.cuda else torch.autograd.DeviceType.CPU
-    spans, sums, counts = [], {}, {}  # type: ignore[var-annotated]
+    spans, sums, counts = [], {}, {}
     for event in profiler.events() or []:
         if event.device_type == kind:
             taken = event.time_range.elapsed_us() if bench.cuda else event.self_cpu_time_total
@@ -468,10 +468,10 @@ def kernels_of(bench: Bench, title: str, work: Callable[[], object], top: int) -
 
 
 def dense(bench: Bench) -> None:
-    """Other ways to run a dense block; as it is, but for (c), all have the same FLOP."""
+    """Run a dense block in other ways; (c) does more arithmetic than is counted, the others all the same."""
     torch.manual_seed(0)
     reference = ResidualDenseBlock(64, 32, 0.2, plus=False).requires_grad_(False).to(bench.device)
-    block = copy.deepcopy(reference).half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    block = copy.deepcopy(reference).half().to(memory_format=torch.channels_last)
     x = (bench.noise(1, bench.edge, 64) - 0.5).half()
     ways = {
         "(a) torch.cat, as the model does it": block.forward,
@@ -503,13 +503,13 @@ def layers(block: ResidualDenseBlock) -> list[nn.Conv2d]:
 
 def in_a_buffer(block: ResidualDenseBlock, x: Tensor) -> Tensor:
     """Put each result beside what it is made of; a convolution of some channels of a buffer may copy them first."""
-    room = x.new_empty(len(x), 192, *x.shape[2:], memory_format=torch.channels_last)
+    room = x.new_empty(len(x), *x.shape[2:], 192).permute(0, 3, 1, 2)
     room[:, :64] = x
     made = 64
     for layer in layers(block)[:4]:
         room[:, made : made + 32] = block.act(layer(room[:, :made]))
         made += 32
-    return x + 0.2 * block.conv5(room)  # type: ignore[no-any-return]
+    return x + 0.2 * block.conv5(room)
 
 
 def padded(block: ResidualDenseBlock) -> Callable[[Tensor], Tensor]:
@@ -550,7 +550,7 @@ def partial_sums(block: ResidualDenseBlock) -> Callable[[Tensor], Tensor]:
 
 
 def command(bench: Bench) -> None:
-    """The command itself, from file to file, with all that a start takes."""
+    """Run the command itself, from file to file, with all that a start takes."""
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / "photo.jpg"
         PIL.Image.fromarray(picture(*((60, 80) if bench.quick else (3000, 4000)))).save(photo, quality=90)
@@ -565,11 +565,15 @@ def called(bench: Bench, photo: Path, options: list[str], limit: float) -> None:
     # Its caches are beside the picture: what the compiler came to is to be tried anew, and nothing is to stay.
     settings = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(photo.parent / "cache")}
     began = time.perf_counter()
-    title = f"{photo.name} {' '.join(options[:2])}"
+    title = " ".join(Path(option).name for option in (str(photo), *options))
     try:
         done = subprocess.run(
             [*line, "--device", str(bench.device), *options],
-            **{"capture_output": True, "text": True, "timeout": limit, "cwd": ROOT, "env": {**os.environ, **settings}},
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            cwd=ROOT,
+            env={**os.environ, **settings},
         )
     except subprocess.TimeoutExpired:
         row(title, f"stopped after {limit:.0f}", "", "", "")
@@ -583,7 +587,7 @@ def called(bench: Bench, photo: Path, options: list[str], limit: float) -> None:
 
 
 def compiled(bench: Bench) -> None:
-    """PyTorch's compiler, as far as the budget goes."""
+    """Try PyTorch's compiler, as far as the budget goes."""
     x = bench.noise(1, bench.edge)
     table("network, fp16", "mode", "first call, s", "TFLOP/s (of peak)", "plain")
     trials = [("compact", "default", 20.0), ("rrdbnet", "default", 30.0)]
@@ -614,7 +618,7 @@ def compiled_of(bench: Bench, arch: str, mode: str, x: Tensor) -> str:
     network = bench.bare(generator)
     with torch.inference_mode():
         plain, before = bench.timed(lambda: network(x)), network(x)
-        for part in network.body if arch == "rrdbnet" else [network]:  # type: ignore[union-attr]
+        for part in network.body if arch == "rrdbnet" else [network]:
             part.compile(mode=mode)
         began = time.perf_counter()
         off = (network(x) - before).abs().max() / before.abs().max()
@@ -636,7 +640,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=120.0)
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # what is done is not lost with the rest
+    sys.stdout.reconfigure(line_buffering=True)  # what is done is not lost with the rest
     bench = Bench(torch.device(arguments.device), arguments.quick, arguments.budget)
     for name in arguments.only or SECTIONS:
         print(f"\n## {name}\n\n{SECTIONS[name].__doc__}\n")

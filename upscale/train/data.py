@@ -205,7 +205,7 @@ class Batches:
             for number in itertools.count(step):
                 yield self.batch(number)
         size = sum(array.nbytes for array in (*self.arrays, *(self.lrs or ())))
-        if device.type == "cuda" and size < HELD * torch.cuda.mem_get_info(device)[0]:
+        if device.type == "cuda" and device not in self._shelves and size < HELD * torch.cuda.mem_get_info(device)[0]:
             self.keep_on(device)
         share = (os.cpu_count() or 1) // max(1, torch.cuda.device_count())  # of the cores, for each GPU's process
         yield from self.ahead(step, device, max(1, min(LOADERS, share - 1)))
