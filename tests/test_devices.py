@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.conftest import network, picture
 from upscale import engine, inference
-from upscale.device import ROOMY, assembly_device
+from upscale.device import ROOMY, VERY_ROOMY, assembly_device, default_tile
 from upscale.engine import Upscaler
 from upscale.images import Image, Pixels
 from upscale.options import Measure, Precision, Target, Tiling
@@ -107,6 +107,20 @@ def test_a_full_gpu_leaves_putting_together_to_the_cpu(
             upscaler.upscale(Image(pixels=picture(200, 70)), Target.parse("2.5"))
         assert upscaler.assembly == given[-1] == CPU
         assert given[0] == GPU
+
+
+def test_tiles_are_larger_on_a_gpu_with_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = VERY_ROOMY
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    cuda = torch.device("cuda")
+    for streams in (False, True):
+        free = VERY_ROOMY
+        assert default_tile(cuda, streams=streams) == 1024
+        free -= 1
+        assert default_tile(cuda, streams=streams) == default_tile(torch.device("mps"), streams=streams) == 512
+    free = VERY_ROOMY
+    upscaler = Upscaler([network(arch="compact", num_feat=8, num_conv=2)], GPU, Precision.FP16, Tiling())
+    assert upscaler._geometry(upscaler.generators[4])[0] == 512
 
 
 def test_a_gpu_puts_together_where_it_has_room(monkeypatch: pytest.MonkeyPatch) -> None:

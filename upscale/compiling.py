@@ -15,6 +15,7 @@ import torch
 from platformdirs import user_cache_path
 
 from upscale.device import describe
+from upscale.errors import UsageError
 from upscale.files import replacing
 from upscale.models import Generator
 from upscale.options import Precision
@@ -47,6 +48,18 @@ class Trial:
 def can_be_compiled(generator: Generator) -> bool:
     """Tell whether ``generator`` does without interpolation, whose tables are made in Python: not for a compiler."""
     return not any(part.any_scale or 1 in part.channels for part in generator.modules() if isinstance(part, Generator))
+
+
+def require_compiler(device: torch.device) -> None:
+    """Make sure that PyTorch's compiler works for ``device``.
+
+    Raises:
+        UsageError: it does not.
+    """
+    try:
+        torch.compile(torch.neg)(torch.ones(8, device=device))
+    except Exception as error:
+        raise UsageError(f"PyTorch's compiler does not work here: {_said(error)}", "leave out --compile") from error
 
 
 def tried(
@@ -95,7 +108,11 @@ def _still(trial: Trial, compiled: Callable[[int], float]) -> Trial:
 
 def _failed(plain: float, error: Exception) -> Trial:
     """Return what came of a compiler that raised ``error``: of any kind, as it may be missing, or not up to it."""
-    return Trial(plain, None, (str(error).strip() or type(error).__name__).splitlines()[0])
+    return Trial(plain, None, _said(error))
+
+
+def _said(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _key(generator: Generator, device: torch.device, precision: Precision, edge: int) -> str:

@@ -18,6 +18,8 @@ from upscale.options import Precision
 
 ROOMY = 8 << 30
 """Bytes of free memory of a GPU from which on it has room for rows of a result beside a network."""
+VERY_ROOMY = 24 << 30
+"""The same for tiles that are twice as high and wide as usual: RRDBNet takes 10 GB for one."""
 DTYPES = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
 
 
@@ -166,18 +168,22 @@ def whole_float32(device: torch.device) -> None:
 def default_tile(device: torch.device, *, streams: bool) -> int:
     """Return the edge of a tile in LR pixels that suits ``device``.
 
-    On a CPU larger tiles only leave the cache; on a GPU they fill the chip. Where a network ``streams``, so that tiles
-    need not share rows, small ones cost nothing.
+    On a CPU larger tiles only leave the cache; on a GPU they fill the chip, as far as its memory goes. Where a network
+    ``streams``, so that tiles need not share rows, small ones cost nothing on a CPU.
     """
     if device.type == "cpu":
         return 224 if streams else 384
-    return 512
+    return 1024 if _free(device) >= VERY_ROOMY else 512
 
 
 def assembly_device(device: torch.device) -> torch.device:
     """Return where the tiles that ``device`` computes are put together: on a GPU with much free memory, itself."""
-    roomy = device.type == "cuda" and torch.cuda.mem_get_info(device)[0] >= ROOMY
-    return device if roomy else torch.device("cpu")
+    return device if _free(device) >= ROOMY else torch.device("cpu")
+
+
+def _free(device: torch.device) -> int:
+    """Return the bytes of free memory of a GPU whose driver tells."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 @contextmanager

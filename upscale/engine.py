@@ -77,6 +77,7 @@ class Upscaler:
         self.faithful = faithful
         self.on_compile = on_compile
         self.assembly = assembly_device(device)
+        self._usual = {streams: default_tile(device, streams=streams) for streams in (False, True)}
         self._networks: dict[int, Network] = {}
         whole_float32(device)
 
@@ -247,7 +248,7 @@ class Upscaler:
 
     def _geometry(self, generator: Generator) -> tuple[int, int, bool]:
         """Return tile size, overlap, and whether tiles are cut hard, for ``generator``."""
-        usual = default_tile(self.device, streams=generator.streams)
+        usual = self._usual[generator.streams]
         size = self.tiling.size or max(usual, 2 * (self.tiling.overlap or 0))
         exact = 2 * generator.radius
         if self.tiling.overlap is not None:
@@ -395,9 +396,9 @@ class Upscaler:
 
 
 def _to_arrays(bands: Iterable[Tensor], dtype: np.dtype[Any]) -> Iterator[Pixels]:
-    """Round ``bands`` of float32 ``[3, n, W]`` to arrays ``[m, W, 3]`` of few rows, as rounding takes copies."""
+    """Round ``bands`` of float32 ``[3, n, W]`` to arrays ``[m, W, 3]``; on the CPU, few rows at a time: it copies."""
     for band in bands:
-        for rows in torch.split(band, ROWS, 1):
+        for rows in torch.split(band, ROWS if band.device.type == "cpu" else band.shape[1], 1):
             yield to_array(rows, dtype)
 
 

@@ -38,8 +38,8 @@ def rgb_to_y(image: Tensor) -> Tensor:
 
     ITU-R BT.601 in studio range, the Y of MATLAB's rgb2ycbcr.
     """
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=image.dtype, device=image.device)
-    return (torch.einsum("...chw,c->...hw", image, weights) + 16) / 255
+    red, green, blue = image.unbind(-3)
+    return (65.481 * red + 128.553 * green + 24.966 * blue + 16) / 255
 
 
 @dataclass(frozen=True, slots=True)

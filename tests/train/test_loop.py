@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,32 @@ def test_the_last_steps_take_larger_crops_from_pictures_with_room(pictures: Pict
     assert [batches.batch(step).lr.shape for step in (6, 7)] == [(8, 3, 8, 8), (2, 3, 16, 16)]
     none = Batches(pictures, recipe("data.gt_size=18", *changes))
     assert none.batch(9).gt.shape == (8, 3, 18, 18)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_a_compiled_network_learns_the_same(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+    compiler = partial(torch.compile, backend="eager")  # traced, but not turned into machine code
+
+    def compile_(function: Any, **options: Any) -> Any:
+        compiled.append(function)
+        return compiler(function)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    numbers = recipe("branches=2")
+    outs = []
+    for asked in (False, True):
+        events: list[Any] = []
+        assert not compiled
+        out = tmp_path / str(asked)
+        result = train(numbers, pictures, [], out, CPU, resume=False, on_event=events.append, compiled=asked)
+        outs.append((losses(events), load_generator(result.generator).state_dict()))
+    assert len(compiled) > 1
+    (before, network), (after, same) = outs
+    assert after == pytest.approx(before, rel=1e-5)
+    assert all(torch.allclose(network[key], same[key], atol=1e-3) for key in network)
 
 
 @pytest.mark.parametrize("kind", ["muon", "adam"])

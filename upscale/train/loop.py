@@ -53,11 +53,13 @@ def train(
     resume: bool,
     on_event: OnEvent,
     distances: Mapping[str, Distance] | None = None,
+    compiled: bool = False,
     command: str = "",
 ) -> Outcome:
     """Train as ``recipe`` says, in the folder ``out``; ``on_event`` gets what also goes to ``log.jsonl``.
 
-    ``distances`` are measured beside PSNR and SSIM; ``command`` is what the model card says made the network.
+    ``distances`` are measured beside PSNR and SSIM; ``compiled``: by PyTorch's compiler, which has to work here;
+    ``command`` is what the model card says made the network.
 
     Raises:
         ConfigError: ``out`` holds another run, or ``resume`` finds none or one of another recipe.
@@ -67,9 +69,11 @@ def train(
     """
     with _saving_to(out), joined() as ranks, _interruptible() as interrupted:
         whole_float32(device)
-        goal = objective(recipe, device, ranks)
+        goal = objective(recipe, device, ranks, compiled=compiled)
         going_on = resume or (ranks.begun and (out / "state.pt").exists())
         state = load_state(recipe, out, device) if going_on else _start(recipe, out, device, ranks)
+        if compiled:
+            state.generator.compile()
         batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
         watch = Watch(recipe, goal.gan)
         metrics: dict[str, float] = {}
@@ -99,6 +103,8 @@ def train(
                 if ranks.anyone(reason is not None):
                     reason = reason or "weights of another process are not finite"
                     at, state = state.step, roll_back(state, recipe, out, device, reason)
+                    if compiled:
+                        state.generator.compile()
                     batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
                     text = f"{reason}: back from step {at} to {state.step}, at {state.rate:g} of the learning rate"
                     log(_remark(state, text))

@@ -44,15 +44,16 @@ def fresh(recipe: Recipe, device: torch.device) -> TrainState:
     return state
 
 
-def objective(recipe: Recipe, device: torch.device, ranks: Ranks) -> Objective:
-    """Return what ``recipe`` minimises, its feature extractor loaded.
+def objective(recipe: Recipe, device: torch.device, ranks: Ranks, *, compiled: bool = False) -> Objective:
+    """Return what ``recipe`` minimises, its feature extractor loaded; ``compiled``: those losses that are formulas.
 
     Raises:
         ConfigError: the weights of the extractor are not there.
     """
     made = {PERCEPTUAL: _perceptual, CLASSIFIER: _classifier}
+    formulas = {name: torch.compile(loss) for name, loss in LOSSES.items()} if compiled else LOSSES
     losses = {
-        name: (weight, made[name](recipe).to(device) if name in made else LOSSES[name])
+        name: (weight, made[name](recipe).to(device) if name in made else formulas[name])
         for name, weight in recipe.losses.items()
     }
     return Objective(
