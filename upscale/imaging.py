@@ -175,7 +175,7 @@ def _resize_axis(
     parts = []
     for first in range(start, stop, _BLOCK):
         taps = _weights(first, min(first + _BLOCK, stop), length_in, length_out, kernel)
-        w = torch.from_numpy(taps.matrix).to(image.device, image.dtype)
+        w = torch.from_numpy(taps.matrix).to(image.device, image.dtype, non_blocking=True)
         source = image.narrow(axis, taps.start - offset, taps.stop - taps.start)
         parts.append(source @ w.T if axis == -1 else w @ source)
     return torch.cat(parts, axis) if len(parts) > 1 else parts[0]

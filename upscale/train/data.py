@@ -220,6 +220,20 @@ class Batches:
                 yield batch.result()
 
     def _ready(self, step: int, device: torch.device) -> Batch:
+        """Return the batch of ``step`` on ``device``, complete."""
+        if device.type != "cuda":
+            return self._fitting(step, device)
+        # In the stream of the training, each copy to the GPU would wait for all that is queued there.
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            batch = self._fitting(step, device)
+        stream.synchronize()
+        for tensor in batch:
+            if isinstance(tensor, Tensor):
+                tensor.record_stream(torch.cuda.default_stream(device))
+        return batch
+
+    def _fitting(self, step: int, device: torch.device) -> Batch:
         """Return the batch of ``step`` on ``device``; what has no room there beside training is made on the CPU."""
         try:
             return self.batch(step, device)
