@@ -38,7 +38,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     chroma = _quantise(F.avg_pool2d(ycc[:, 1:], 2), CHROMA, quality)
     # libjpeg's "fancy upsampling" is bilinear.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
-    restored = torch.einsum("kc,bchw->bkhw", torch.linalg.inv(to_ycc), torch.cat((luma + 128, chroma), 1))
+    restored = torch.einsum("kc,bchw->bkhw", torch.linalg.inv(TO_YCC).to(to_ycc), torch.cat((luma + 128, chroma), 1))
     return (restored[..., :h, :w].round() / 255).clamp(0, 1)
 
 
