@@ -563,7 +563,7 @@ def called(bench: Bench, photo: Path, options: list[str], limit: float) -> None:
     """Print the row of a run of the command on ``photo``, which is stopped after ``limit`` seconds."""
     line = [sys.executable, "-m", "upscale", str(photo), "-o", str(photo.parent / "results"), "--force", "--json"]
     # Its caches are beside the picture: what the compiler came to is to be tried anew, and nothing is to stay.
-    settings = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(photo.parent / "cache")}
+    settings = {"XDG_CACHE_HOME": str(photo.parent / "cache")}
     began = time.perf_counter()
     title = " ".join(Path(option).name for option in (str(photo), *options))
     try:

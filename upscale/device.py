@@ -207,6 +207,7 @@ def is_out_of_memory(error: BaseException) -> bool:
             "can't allocate memory",
             "out of memory",
             "not enough memory",
-            "could not create a primitive",  # oneDNN's word for it
+            "could not create a primitive",  # oneDNN's words for it
+            "STATUS_ALLOC_FAILED",  # cuBLAS's and cuDNN's, of what they need for themselves
         )
     )
