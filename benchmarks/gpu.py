@@ -33,6 +33,7 @@ import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
+from engines import settle
 from torch import Tensor, nn
 
 from upscale import load
@@ -179,31 +180,6 @@ def picture(height: int, width: int) -> Pixels:
     noisy = slice(width // 2, None)
     pixels[:, noisy] += np.random.default_rng(0).normal(0, 20, pixels[:, noisy].shape)
     return pixels.clip(0, 255).astype(np.uint8)
-
-
-def settle(generator: Generator, pixels: Pixels) -> Generator:
-    """Scale the last layer until what the network adds has a deviation of 0.15: clipped results would all be alike."""
-    if not generator.edges:
-        return generator
-    last = [m for m in generator.get_submodule(generator.edges[-1]).modules() if hasattr(m, "weight")][-1]
-    made: list[Tensor] = []
-    hook = last.register_forward_hook(lambda _layer, _given, result: made.append(result))
-    x = to_tensor(pixels)[None]
-    generator(x)
-    last.weight.data *= 0.15 / made[-1].std()
-    if last.bias is not None:
-        last.bias.data.zero_()
-    drawn, weight = generator(x), last.weight.data.clone()
-    last.weight.data.zero_()
-    gain = 0.15 / (drawn - generator(x)).std()  # EDSR's last layer counts in levels of 255
-    last.weight.data.copy_(weight * gain)
-    if last.bias is not None:
-        generator(x)
-        last.bias.data -= made[-1].mean()
-        if generator(x).mean() < 0.2:  # nothing but this layer gives the picture its light
-            last.bias.data += 0.5
-    hook.remove()
-    return generator
 
 
 def differ(a: Pixels, b: Pixels) -> str:

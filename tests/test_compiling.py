@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from tests.conftest import network, picture
 from upscale import compiling, engine
@@ -62,14 +63,27 @@ def test_a_compiled_network_gives_the_same(
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler of C++")
 @pytest.mark.filterwarnings("ignore")
-def test_machine_code_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("config", NETWORKS, ids=lambda config: str(config["arch"]))
+def test_machine_code_gives_the_same(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     monkeypatch.undo()
-    generator = network(**NETWORKS[0])
+    generator = network(**config)
     compiled = Compiled(generator)
     with torch.inference_mode():
-        for height, width in ((24, 12), (16, 16), (9, 30)):
+        for height, width in ((24, 12), (16, 16), (8, 30)):
             lr = torch.rand(1, 3, height, width)
             torch.testing.assert_close(compiled(lr), generator(lr), atol=1e-5, rtol=0)
+
+
+def test_of_equal_blocks_one_is_compiled_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=made))
+    generator = network(**{**NETWORKS[1], "num_block": 5})
+    compiled = Compiled(generator)
+    with torch.inference_mode():
+        for edge in (12, 16):
+            lr = torch.rand(1, 3, edge, 24)
+            torch.testing.assert_close(compiled(lr), generator(lr), atol=1e-5, rtol=0)
+    assert made.frame_count == 1
 
 
 def test_the_faster_one_is_taken_and_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,10 @@ class Generator(nn.Module):
             if getattr(config, name) != getattr(usual, name):
                 self.register_buffer(note(name, getattr(config, name)), torch.zeros(()))
 
+    def recurring(self) -> Sequence[nn.Module]:
+        """Return modules of one kind that most of the work is in: a compiler makes one for all, and is done sooner."""
+        return ()
+
     @classmethod
     def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:
         """Return the visible hyper-parameters of the network that has tensors of these names and shapes, or None."""

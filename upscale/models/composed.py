@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -88,14 +89,17 @@ class SelfEnsemble(_Composed):
 
 
 class Compiled(_Composed):
-    """A network as PyTorch's compiler makes it at the first tile, for tiles of any size."""
+    """A copy of a network as PyTorch's compiler makes it at the first tile, for tiles of any size."""
 
     def __init__(self, part: Generator) -> None:
-        super().__init__([part])
+        super().__init__([copy.deepcopy(part)])
         self.radius, self.multiple_of = part.radius, part.multiple_of
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled = False
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102
-        if self._compiled is None:  # not before: copies of this network compile what is theirs
-            self._compiled = torch.compile(self.networks[0].forward, dynamic=True)
-        return self._compiled(x)
+        network = self.networks[0]
+        if not self._compiled:  # not before: copies of this network compile what is theirs
+            for module in network.recurring() or [network]:
+                module.compile(dynamic=True)
+            self._compiled = True
+        return network(x)  # type: ignore[no-any-return]

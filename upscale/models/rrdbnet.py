@@ -255,6 +255,9 @@ class RRDBNet(Generator):
     def doubts(self, *, named: bool) -> Mapping[str, Sequence[Any]]:  # noqa: D102
         return {} if named else {"values": ("unit", "signed", "imagenet"), "slope": (0.2, 0.01)}
 
+    def recurring(self) -> Sequence[nn.Module]:  # noqa: D102
+        return list(self.body)
+
     def initialise(self) -> None:
         """Kaiming-normal, a tenth of it in the body (ESRGAN, section 3.1: smaller initialisation)."""
         kaiming(self)
