@@ -8,6 +8,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -73,6 +74,31 @@ def test_interoperability_goes_into_tiff_and_out_of_it(tmp_path: Path) -> None:
         exif = open_exif(image.metadata.exif)
         assert exif.get_ifd(ExifTags.IFD.Exif)[NOTE].startswith(b"note")
         assert exif.get_ifd(ExifTags.IFD.Interop)[1] == "R03"
+
+
+NAME = "Jürgen 日本".encode()
+
+
+@pytest.mark.parametrize("names", [("a.tif", "b.tif"), ("a.tif", "b.jpg"), ("a.tif", "b.webp", "c.tif", "d.png")])
+def test_texts_that_are_not_ascii_stay_what_they_are(tmp_path: Path, names: tuple[str, ...]) -> None:
+    exif = PILImage.Exif()
+    exif[ExifTags.Base.Artist] = exif[0xFDE8] = "x" * len(NAME)  # a tag that Pillow knows, and one of nobody
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel] = "x" * len(NAME)
+    data = exif.tobytes().removeprefix(EXIF_HEADER).replace(b"x" * len(NAME), NAME)
+    image = Image(pixels=np.zeros((6, 8, 3), np.uint8), metadata=Metadata(exif=data, dpi=(300, 300)))
+    for name in names:
+        write_image(tmp_path / name, image)
+        image = read_image(tmp_path / name)
+    exif = open_exif(image.metadata.exif)
+    assert image.metadata.dpi is not None
+    for text in (exif[ExifTags.Base.Artist], exif[0xFDE8], exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.LensModel]):
+        assert text.encode("latin-1") == NAME
+
+
+def test_xmp_that_a_tiff_calls_text_is_read_byte_by_byte() -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.zeros((6, 8, 3), np.uint8), photometric="rgb", extratags=[(700, "s", 0, NAME, True)])
+    assert decode(file.getvalue(), "a.tif").metadata.xmp == NAME
 
 
 def test_damaged_directories_are_left_out_and_told(tmp_path: Path) -> None:
@@ -208,6 +234,27 @@ def xmp_of(attributes: str, content: str = "") -> bytes:
     start = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     description = f'<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"{attributes}>{content}'
     return f"{start}{description}</rdf:Description></rdf:RDF></x:xmpmeta>".encode()
+
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+
+
+@pytest.mark.parametrize("prefix", ["", "r:", "rdf:"])
+def test_the_note_finds_its_place_whatever_rdf_is_called(prefix: str) -> None:
+    space = f"xmlns:{prefix[:-1]}" if prefix else "xmlns"
+    own = '<Description xmlns="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:dc="urn:dc" dc:creator="me"/>'
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><{prefix}RDF {space}="{RDF}">{own}</{prefix}RDF></x:xmpmeta>'
+    signed = Metadata(xmp=xmp.encode()).signed(PROVENANCE)
+    assert signed.xmp is not None
+    mine, note = ElementTree.fromstring(signed.xmp).findall(f"{{{RDF}}}RDF/{{{RDF}}}Description")
+    assert mine.get("{urn:dc}creator") == "me"
+    assert note.get("{urn:upscale:provenance:1}Tool") == "upscale 1.2.3"
+    assert signed.signed(PROVENANCE) == signed
+
+
+def test_xmp_without_a_place_for_the_note_stays_as_it_is() -> None:
+    for xmp in (xmp_of(' xmp:Rating="5"').decode().encode("utf-16"), b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'):
+        assert Metadata(xmp=xmp).signed(PROVENANCE).xmp == xmp
 
 
 @pytest.mark.parametrize("as_elements", [False, True])

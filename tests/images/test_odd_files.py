@@ -111,6 +111,13 @@ def test_a_channel_of_unknown_meaning_is_no_alpha() -> None:
     np.testing.assert_array_equal(image.pixels, noise(4)[..., :3])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("kind", ["unspecified", "unassalpha"])
+def test_a_channel_of_unknown_meaning_is_told_of(kind: str, dtype: Any) -> None:
+    image = decode(tiff(noise(4).astype(dtype), photometric="rgb", extrasamples=[kind]), "a.tif")
+    assert ("a channel of unknown meaning is left out" in image.notices) == (kind == "unspecified")
+
+
 def test_16_bit_inks_are_read_with_8_bits_and_a_notice() -> None:
     image = decode(tiff(np.zeros((8, 8, 4), np.uint16), photometric="separated"), "a.tif")
     assert image.pixels.min() == 255
@@ -182,8 +189,13 @@ def png(pixels: NDArray[Any], *chunks: tuple[bytes, bytes]) -> bytes:
     raw = b"".join(b"\0" + row.astype(pixels.dtype.newbyteorder(">")).tobytes() for row in pixels)
     kind = 0 if channels == 1 else 2
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, kind, 0, 0, 0)
+    return png_of((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(raw)))
+
+
+def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    """Return a PNG of these chunks."""
     data = b"\x89PNG\r\n\x1a\n"
-    for name, content in ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")):
+    for name, content in (*chunks, (b"IEND", b"")):
         data += struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
     return data
 
@@ -200,6 +212,50 @@ def test_the_transparent_colour_of_a_png_is_alpha(channels: int, dtype: Any) -> 
     expected = np.where((given == chosen).all(2), 0, np.iinfo(dtype).max)
     np.testing.assert_array_equal(image.alpha, expected)
     np.testing.assert_array_equal(image.pixels, np.broadcast_to(given, (40, 48, 3)))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_transparent_level_of_a_png_of_few_bits_is_alpha(bits: int) -> None:
+    levels = np.arange(8, dtype=np.uint8) % 2**bits
+    packed = np.packbits(np.unpackbits(levels[:, None], axis=1)[:, -bits:]).tobytes()
+    header = struct.pack(">IIBBBBB", 8, 1, bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(b"\0" + packed)))
+    image = decode(png_of(*chunks), "a.png")
+    assert image.grayscale
+    assert image.alpha is not None
+    np.testing.assert_array_equal(image.alpha[0], np.where(levels == 1, 0, 255))
+    np.testing.assert_array_equal(image.pixels[0, :, 0], levels * (255 // (2**bits - 1)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_bit_of_a_png_that_flipped_is_found(tmp_path: Path, dtype: Any, frames: int) -> None:
+    image = Image(pixels=noise(3).astype(dtype), duration=40.0)
+    image = replace(image, following=(replace(image, pixels=255 - image.pixels),) * (frames - 1))
+    write_image(tmp_path / "a.png", image)
+    whole = (tmp_path / "a.png").read_bytes()
+    for at in range(whole.index(b"IDAT") + 10, whole.rindex(b"IEND") - 8, len(whole) // 20):
+        data = bytearray(whole)
+        data[at] ^= 1
+        with pytest.raises(UpscaleError, match="damaged or cut short"):
+            decode(bytes(data), "a.png")
+
+
+def test_what_is_missing_or_too_much_at_the_end_of_a_png_does_no_harm() -> None:
+    given = noise(3).astype(np.uint8)
+    whole = png(given)
+    for data in (whole[:-4], whole[:-12], whole[:-14], whole + b"\0\0\0\1IDATjunk", whole + whole):
+        np.testing.assert_array_equal(decode(data, "a.png").pixels, given)
+
+
+def test_what_is_left_out_of_a_png_is_told() -> None:
+    texts = [(b"tEXt", b"Author\0One"), (b"tEXt", b"Author\0Two")]
+    square, oblong = ((b"pHYs", struct.pack(">IIB", *sides, 0)) for sides in ((1, 1), (1, 2)))
+    assert decode(png(noise(3), square, texts[0]), "a.png").notices == ()
+    assert decode(png(noise(3), oblong, *texts), "a.png").notices == (
+        "of its texts with the same keyword, only the last is kept",
+        "that its pixels are not square is left out",
+    )
 
 
 def small(suffix: str, channels: int = 3) -> bytes:

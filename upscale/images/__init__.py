@@ -2,14 +2,15 @@
 
 from upscale.images.folder import pictures_in
 from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
-from upscale.images.image import Image, Pixels
+from upscale.images.image import WHITE, Image, Pixels
 from upscale.images.metadata import Metadata, Provenance
-from upscale.images.read import decode, read_header, read_image, suffix_of
+from upscale.images.read import decode, read_image, read_size, suffix_of
 from upscale.images.write import LARGE, can_stream, check_size, takes_bands, write_bands, write_image
 
 __all__ = [
     "FORMATS",
     "LARGE",
+    "WHITE",
     "Image",
     "ImageFormat",
     "Metadata",
@@ -21,8 +22,8 @@ __all__ = [
     "format_of",
     "is_picture",
     "pictures_in",
-    "read_header",
     "read_image",
+    "read_size",
     "suffix_of",
     "takes_bands",
     "write_bands",

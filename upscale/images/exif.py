@@ -33,12 +33,7 @@ _BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 def pack_exif(exif: PILImage.Exif) -> bytes:
     """Return ``exif`` as a classic TIFF structure, without what describes the storage of a TIFF or BigTIFF file."""
     kept = PILImage.Exif()
-    for tag, value in exif.items():
-        if tag not in STRUCTURE and tag not in DIRECTORIES:
-            kept[tag] = value
-    for tag in DIRECTORIES:
-        if values := exif_directory(exif, tag):
-            kept.get_ifd(tag).update(values)
+    kept.update(kept_tags(exif))
     return kept.tobytes().removeprefix(EXIF_HEADER)
 
 
@@ -50,12 +45,36 @@ def open_exif(exif: bytes | None) -> PILImage.Exif:
     return tags
 
 
-def exif_directory(exif: PILImage.Exif, tag: int) -> dict[int, Any]:
+def kept_tags(exif: PILImage.Exif) -> dict[int, Any]:
+    """Return what of ``exif`` does not describe storage, to be written: tags, and directories as mappings."""
+    kept = {tag: value for tag, value in exif.items() if tag not in STRUCTURE and tag not in DIRECTORIES}
+    return _as_read(kept | {tag: values for tag in DIRECTORIES if (values := _directory(exif, tag))})
+
+
+def _directory(exif: PILImage.Exif, tag: int) -> dict[int, Any]:
     """Return what the directory ``tag`` of ``exif`` holds, with the one inside it for interoperability."""
     values: dict[int, Any] = dict(exif.get_ifd(tag))
     if ExifTags.IFD.Interop in values:
         values[ExifTags.IFD.Interop] = dict(exif.get_ifd(ExifTags.IFD.Interop))
     return values
+
+
+class _Text(str):
+    """A text that Pillow writes as it read it: it reads Latin-1, in which all bytes are, but would write ASCII."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "latin-1", errors: str = "replace") -> bytes:
+        """Return the bytes that were read, whatever ``encoding``."""
+        return super().encode("latin-1", errors)
+
+
+def _as_read(tags: dict[int, Any]) -> dict[int, Any]:
+    """Return ``tags`` with texts that stay what they were."""
+    return {
+        tag: _Text(value) if isinstance(value, str) else _as_read(value) if isinstance(value, dict) else value
+        for tag, value in tags.items()
+    }
 
 
 def fit_exif(exif: bytes, height: int, width: int, mapped: tuple[int, int] | None) -> bytes | None:

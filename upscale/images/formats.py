@@ -30,6 +30,19 @@ class Several(Enum):
     PAGES = "pages"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What a format can say of how an animation plays; times are in milliseconds."""
+
+    tick: int = 1
+    """The unit in which the times of frames are given; 0: in fractions of a second."""
+    shortest: int = 0
+    longest: int = 2**31 - 1
+    """That a frame can be shown."""
+    loops: int = 65_535
+    """How often it can say to play at most; 0: it says nothing of that and plays endlessly."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)  # a row is itself: it can be a key
 class ImageFormat:
     """A row of FORMATS."""
@@ -41,6 +54,8 @@ class ImageFormat:
     deep: bool = False
     """Whether it takes 16 bits a channel."""
     several: Several = Several.NO
+    timing: Timing = Timing()
+    """Of animations."""
     longest: int = 2**31 - 1
     """The largest width or height that the format can hold."""
     gray: bool = True
@@ -76,6 +91,7 @@ FORMATS = (
         transparency=Transparency.FULL,
         deep=True,
         several=Several.FRAMES,
+        timing=Timing(tick=0, longest=65_535_000, loops=2**31 - 1),
         holds=_ALL | {"texts", "colour"},
     ),
     ImageFormat(
@@ -95,6 +111,7 @@ FORMATS = (
         bytes_per_pixel=0.95,
         transparency=Transparency.FULL,
         several=Several.FRAMES,
+        timing=Timing(longest=2**24 - 1),
         longest=16_383,
         gray=False,
         holds=_MODERN,
@@ -118,6 +135,7 @@ FORMATS = (
         bytes_per_pixel=0.2,
         transparency=Transparency.FULL,
         several=Several.FRAMES,
+        timing=Timing(loops=0),
         longest=65_535,
         gray=False,
         holds=_MODERN,
@@ -131,6 +149,7 @@ FORMATS = (
         transparency=Transparency.BINARY,
         gray_alpha=0,
         several=Several.FRAMES,
+        timing=Timing(tick=10, shortest=20, longest=655_350),  # less than 20 is shown as 100
         longest=65_535,
         colours=256,
         holds=frozenset(("comment",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from upscale.images.metadata import Metadata
 
 Pixels = NDArray[Any]
 """uint8 or uint16: the dtype is the bit depth."""
+Colour = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+WHITE: Colour = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,27 @@ class Image:
     def frames(self) -> tuple[Image, ...]:
         """This picture and those that follow it."""
         return (self, *self.following)
+
+    def in_eight_bits(self) -> Image:
+        """Return the picture with 8 bits a channel."""
+        if self.pixels.dtype == np.uint8:
+            return self
+        alpha = None if self.alpha is None else _to_eight_bit(self.alpha)
+        return replace(self, pixels=_to_eight_bit(self.pixels), alpha=alpha)
+
+    def laid_on(self, background: Colour) -> Image:
+        """Return the picture without alpha, as it is seen on ``background``."""
+        if self.alpha is None:
+            return self
+        levels = np.iinfo(self.pixels.dtype).max
+        a = self.alpha[..., None].astype(np.float32) / levels
+        behind = np.array(background, np.float32) * (levels / 255)
+        pixels: Pixels = np.rint(self.pixels * a + behind * (1 - a)).astype(self.pixels.dtype)
+        return replace(self, pixels=pixels, alpha=None, grayscale=self.grayscale and len(set(background)) == 1)
+
+
+def _to_eight_bit(plane: Pixels) -> Pixels:
+    return ((plane.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _check(name: str, array: object, shape: tuple[int, ...]) -> None:

@@ -36,11 +36,12 @@ _USUAL_PRIMARIES, _USUAL_CURVES = (1, 2), (1, 2, 6, 13, 14, 15)  # sRGB, televis
 
 LEAST_DPI, MOST_DPI = 0.02, 1e6  # that are believed; less would be 0 in PNG, which counts pixels per metre
 
+_RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 _XMP_EMPTY = (
-    b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-)
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF {_RDF}></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+).encode()
+_XMP_PARTS = re.compile(rb"(.*)(</(?:[\w.-]+:)?RDF\s*>.*)", re.DOTALL)  # up to the end of its descriptions, and from it
 _QUOTED = rb"(?:\"[^\"]*\"|'[^']*')"
 EXTENDED_XMP = b"xmpNote:HasExtendedXMP"
 """The property that says that XMP goes on in other segments of a JPEG, which Pillow does not read."""
@@ -94,7 +95,7 @@ class Metadata:
         if self.exif and across in exif and down in exif:
             return replace(self, exif=patched(self.exif, values))
         exif.update(values)
-        return replace(self, exif=exif.tobytes().removeprefix(EXIF_HEADER))
+        return replace(self, exif=pack_exif(exif))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,7 @@ def _block(value: object) -> bytes:
     if isinstance(value, tuple) and len(value) == 1:
         (value,) = value
     if isinstance(value, str):
-        return value.encode("utf-8", "replace")
+        return value.encode("latin-1", "replace")  # as which Pillow reads any bytes
     return value if isinstance(value, bytes) else b""
 
 
@@ -243,10 +244,17 @@ def _without(xmp: bytes, name: bytes) -> bytes:
 
 
 def _sign(xmp: bytes, provenance: Provenance) -> bytes:
-    """Return ``xmp`` with a description of the enlargement instead of any earlier one of the same kind."""
+    """Return ``xmp`` with a description of the enlargement instead of any earlier one of the same kind.
+
+    XMP that is not UTF-8, or no RDF, stays as it is.
+    """
+    parts = _XMP_PARTS.fullmatch(xmp)
+    if parts is None:
+        return xmp
+    head, tail = parts.groups()
     for name in (rb"upscale:\w+", rb"xmlns:upscale", rb"Iptc4xmpExt:DigitalSourceType"):
-        xmp = _without(xmp, name)
-    xmp = re.sub(rb"<rdf:Description(\s+(rdf:about|xmlns:\w+)\s*=\s*" + _QUOTED + rb")*\s*/>", b"", xmp)
+        head = _without(head, name)
+    head = re.sub(rb"<rdf:Description(\s+(rdf:about|xmlns:\w+)\s*=\s*" + _QUOTED + rb")*\s*/>", b"", head)
     facts = {
         "Tool": provenance.tool,
         "Model": provenance.model,
@@ -254,9 +262,8 @@ def _sign(xmp: bytes, provenance: Provenance) -> bytes:
         "Settings": provenance.settings,
     }
     attributes = " ".join(f"upscale:{name}={quoteattr(value)}" for name, value in facts.items() if value)
-    description = (
-        '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+    description = (  # with the name of RDF, which may have another one around it
+        f'<rdf:Description {_RDF} rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
         f' Iptc4xmpExt:DigitalSourceType="{_ENHANCED}" xmlns:upscale="urn:upscale:provenance:1" {attributes}/>'
     )
-    head, end, tail = xmp.rpartition(b"</rdf:RDF>")
-    return head + description.encode() + end + tail if end else _sign(_XMP_EMPTY, provenance)
+    return bytes(head + description.encode() + tail)

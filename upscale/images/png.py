@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from os import cpu_count
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from upscale.ahead import ahead
+from upscale.images.chunks import SIGNATURE, packed
 from upscale.images.image import Pixels
 from upscale.images.metadata import COMMENT, Metadata
 
@@ -28,61 +30,54 @@ _INCHES_PER_METRE = 1 / 0.0254
 
 def write_png(file: BinaryIO, height: int, width: int, bands: Iterable[Pixels], metadata: Metadata) -> None:
     """Write ``bands`` ``[n, width, C]``, uint8 or uint16, from top to bottom; ``C`` is 1 to 4: grey or RGB, alpha."""
-    rows = _joined(bands)
-    first, last = next(rows)
-    channels = first.shape[2]
-    file.write(b"\x89PNG\r\n\x1a\n")
-    bits = 8 * first.dtype.itemsize
-    _chunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0))
+    parts = _joined(bands)
+    first = next(parts)
+    channels = first.rows.shape[2]
+    bits = 8 * first.rows.dtype.itemsize
+    header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
+    file.write(SIGNATURE + packed(b"IHDR", header))
     for name, data in ancillary(metadata):
-        _chunk(file, name, data)
-    _chunk(file, b"IDAT", b"\x78\x01")  # zlib: RFC 1950, section 2.2
+        file.write(packed(name, data))
+    file.write(packed(b"IDAT", b"\x78\x01"))  # zlib: RFC 1950, section 2.2
     check = zlib.adler32(b"")
     with ThreadPoolExecutor(cpu_count() or 1) as pool:
-        pending: deque[Future[tuple[bytes, bytes]]] = deque()
-        above = np.zeros_like(first[:1])
-        while True:
-            pending.append(pool.submit(_compress, first, above, last))
-            above = first[-1:]
-            if last or len(pending) > 2 * (cpu_count() or 1):
-                check = _take(file, pending.popleft(), check)
-            if last:
-                break
-            first, last = next(rows)
-        while pending:
-            check = _take(file, pending.popleft(), check)
-    _chunk(file, b"IDAT", struct.pack(">I", check))
-    _chunk(file, b"IEND", b"")
+        for _, (filtered, compressed) in ahead(pool, _compress, chain((first,), parts), 2 * (cpu_count() or 1)):
+            file.write(packed(b"IDAT", compressed))
+            check = zlib.adler32(filtered, check)
+    file.write(packed(b"IDAT", struct.pack(">I", check)))
+    file.write(packed(b"IEND", b""))
 
 
-def _joined(bands: Iterable[Pixels]) -> Iterator[tuple[Pixels, bool]]:
-    """Yield the rows of ``bands`` in parts of about ``_PART`` bytes, each with whether it is the last."""
-    waiting: Pixels | None = None
+class _Part(NamedTuple):
+    rows: Pixels
+    above: Pixels
+    """The row before them."""
+    last: bool
+
+
+def _joined(bands: Iterable[Pixels]) -> Iterator[_Part]:
+    """Yield the rows of ``bands`` in parts of about ``_PART`` bytes."""
+    waiting: _Part | None = None
     for band in bands:
         step = max(1, _PART // band[0].nbytes)
         for top in range(0, len(band), step):
             if waiting is not None:
-                yield waiting, False
-            waiting = band[top : top + step]
+                yield waiting
+            rows = band[top : top + step]
+            waiting = _Part(rows, np.zeros_like(rows[:1]) if waiting is None else waiting.rows[-1:], last=False)
     if waiting is not None:
-        yield waiting, True
+        yield waiting._replace(last=True)
 
 
-def _take(file: BinaryIO, future: Future[tuple[bytes, bytes]], check: int) -> int:
-    filtered, compressed = future.result()
-    _chunk(file, b"IDAT", compressed)
-    return zlib.adler32(filtered, check)
-
-
-def _compress(rows: Pixels, above: Pixels, last: bool) -> tuple[bytes, bytes]:
-    """Return ``rows`` filtered, and the same as a piece of a deflate stream."""
-    filtered = _filter(rows, above)
+def _compress(part: _Part) -> tuple[bytes, bytes]:
+    """Return the rows of ``part`` filtered, and the same as a piece of a deflate stream."""
+    filtered = _filter(part.rows, part.above)
     # What a photograph leaves after the filter has no repetitions worth looking for; drawings are made of them.
     drawn = np.count_nonzero(filtered) * 2 < filtered.size
     level, strategy = (6, zlib.Z_DEFAULT_STRATEGY) if drawn else (1, zlib.Z_RLE)
     packer = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
     data = filtered.tobytes()
-    return data, packer.compress(data) + packer.flush(zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
+    return data, packer.compress(data) + packer.flush(zlib.Z_FINISH if part.last else zlib.Z_SYNC_FLUSH)
 
 
 def _filter(rows: Pixels, above: Pixels) -> Pixels:
@@ -134,7 +129,3 @@ def ancillary(metadata: Metadata) -> Iterator[tuple[bytes, bytes]]:
             yield b"tEXt", name + b"\0" + content.encode("latin-1")
         except UnicodeEncodeError:
             yield b"iTXt", name + b"\0\0\0\0\0" + content.encode("utf-8", "replace")
-
-
-def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
-    file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))

@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from PIL import ExifTags, ImageCms, PngImagePlugin, UnidentifiedImageError
 from PIL import Image as PILImage
 
 from upscale.errors import InputError, UnreadableImage, UpscaleError
+from upscale.images.animation import composed, gif_parts, png_parts, still
+from upscale.images.chunks import chunks
 from upscale.images.deep import TURNED_BY_DECODERS, can_be_deep, decode_deep, is_deep, is_deep_avif
 from upscale.images.exif import LAYERS
 from upscale.images.formats import FORMATS, Several, is_installed, missing_plugin
@@ -23,7 +25,8 @@ from upscale.images.metadata import EXTENDED_XMP, Metadata, read_metadata, uprig
 
 _SUBFILE_TYPE = 254  # TIFF 6.0, section 8
 _READABLE_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB")
-_SEVERAL = {row.name: row.several for row in FORMATS}
+_ROWS = {row.name: row for row in FORMATS}
+_PARTS = {"GIF": gif_parts, "PNG": png_parts}
 _SIGNATURES = {  # of formats that need a plug-in; ISO 14496-12, section 4.3, and ISO 18181-2
     "HEIF": re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL),
     "JXL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "),
@@ -57,7 +60,7 @@ def decode(data: bytes, name: str) -> Image:
     _load_plugin(data, name)
     try:
         # Pillow warns at half of the size that it refuses; the refusal is enough.
-        with warnings.catch_warnings(action="ignore"), PILImage.open(io.BytesIO(data)) as opened:
+        with warnings.catch_warnings(action="ignore"), _open(data) as opened:
             return _decode(data, opened, name)
     except UnidentifiedImageError as error:
         raise UnreadableImage(
@@ -74,22 +77,16 @@ def decode(data: bytes, name: str) -> Image:
         raise UnreadableImage(f"{name}: damaged or cut short ({_one_line(error)})") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says about its first picture before it is decoded."""
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width of the first picture of ``path``, upright, by a look at its header.
 
-    height: int
-    width: int
-    """Upright, as ``height``."""
-
-
-def read_header(path: Path) -> Header | None:
-    """Return the size of the picture at ``path`` without decoding it; None if that needs more than a look."""
+    None: whatever is wrong with the file is said when its turn comes.
+    """
     try:
         with warnings.catch_warnings(action="ignore"), PILImage.open(path) as opened:
             lying = _orientation(opened) > 4 and opened.format not in TURNED_BY_DECODERS
-            return Header(*(opened.size if lying else opened.size[::-1]))
-    except Exception:  # whatever is wrong with the file is said when its turn comes
+            return opened.size if lying else opened.size[::-1]
+    except Exception:  # decoders raise anything
         return None
 
 
@@ -116,22 +113,32 @@ def _load_plugin(data: bytes, name: str) -> None:
             raise missing_plugin(name, row)
 
 
+def _open(data: bytes) -> PILImage.Image:
+    """Open the picture in ``data``, its ``info`` with what Pillow leaves out or reads wrongly."""
+    opened = PILImage.open(io.BytesIO(data))
+    kind, info = opened.format or "", opened.info
+    if kind == "JXL" and (xmp := _xmp_box(data)):
+        info["xmp"] = xmp
+    codes = _colour_codes(data, kind)
+    if codes and (kind == "PNG" or not info.get("icc_profile")):  # they count in PNG before a profile
+        info["cicp"] = codes
+    if kind == "PNG" and opened.mode == "L" and "transparency" in info:
+        top = 2 ** data[24] - 1  # of 1 to 8 bits, which become 8
+        info["transparency"] = (info["transparency"] & top) * 255 // top
+    return opened
+
+
 def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     kind = opened.format or ""
-    if kind == "JXL" and (xmp := _xmp_box(data)):
-        opened.info["xmp"] = xmp  # which the plug-in leaves out
-    codes = _colour_codes(data, kind)  # which Pillow leaves out; they count in PNG before a profile, elsewhere after it
-    if codes and (kind == "PNG" or not opened.info.get("icc_profile")):
-        opened.info["cicp"] = codes
+    notices = _png_notices(data, opened) if kind == "PNG" else []
     count = getattr(opened, "n_frames", 1)
-    several = _SEVERAL.get(kind, Several.NO)
-    notices = []
-    if count > 1 and several is Several.FRAMES:
+    several = _ROWS[kind].several if kind in _ROWS else Several.NO
+    if several is Several.FRAMES and (count > 1 or kind == "GIF"):  # whose only picture may be smaller than it is
         if is_deep(data, opened):
             notices.append("is an animation of 16 bits; reduced to 8")
         if getattr(opened, "default_image", False):
             notices.append("its picture for programs that know no animations is left out")
-        frames = _animation(opened, count)
+        frames = _animation(data, opened, count, name)
     elif count > 1 and several is Several.PAGES:
         frames = tuple(_pages(data, opened, count, name))
     else:
@@ -140,36 +147,68 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
         frames = (_single(data, opened, name, 0),)
     if (kind == "AVIF" and is_deep_avif(data)) or (kind == "HEIF" and opened.info.get("bit_depth", 8) > 8):
         notices.append(_REDUCED)
-    if LAYERS in getattr(opened, "tag_v2", {}):
+    tags = getattr(opened, "tag_v2", {})
+    if LAYERS in tags:
         notices.append("its layers are left out")
+    if 0 in tags.get(ExifTags.Base.ExtraSamples, ()):
+        notices.append("a channel of unknown meaning is left out")
     if EXTENDED_XMP in (frames[0].metadata.xmp or b""):
         notices.append("what its XMP says in further segments is left out")
     lossy = kind in ("JPEG", "MPO", "AVIF", "HEIF") or (kind == "WEBP" and _is_lossy_webp(data))
     return replace(frames[0], following=frames[1:], lossy=lossy, notices=(*frames[0].notices, *notices))
 
 
-def _animation(opened: PILImage.Image, count: int) -> tuple[Image, ...]:
+def _png_notices(data: bytes, opened: PILImage.Image) -> list[str]:
+    """Return what is left out of a PNG, and look at all of it; damage is a ValueError."""
+    notices = []
+    texts = {content for chunk, content in chunks(data) if chunk in (b"tEXt", b"zTXt", b"iTXt")}
+    if len({text.partition(b"\0")[0] for text in texts}) < len(texts):
+        notices.append("of its texts with the same keyword, only the last is kept")
+    across, down = opened.info.get("aspect", (1, 1))
+    if across != down:
+        notices.append("that its pixels are not square is left out")
+    return notices
+
+
+def _animation(data: bytes, opened: PILImage.Image, count: int, name: str) -> tuple[Image, ...]:
     """Read every frame as it is shown, with its duration."""
-    metadata, orientation = read_metadata(opened)
-    loop = opened.info.get("loop")
-    # The default image of an animated PNG is for programs that know no animations.
-    first = 1 if getattr(opened, "default_image", False) else 0
-    shown = []
-    for index in range(first, count):
-        opened.seek(index)
-        pixels = upright(np.asarray(opened.convert("RGBA")), orientation)
-        shown.append((pixels, float(opened.info.get("duration", 0) or 0)))
-    opaque = all(pixels[..., 3].min() == 255 for pixels, _ in shown)
+    if opened.format == "PNG":  # which Pillow would play to look for more behind it
+        with _open(still(data)) as picture:
+            metadata, orientation = read_metadata(picture)
+    else:
+        metadata, orientation = read_metadata(opened)
+    shown = list(_frames(data, opened, count, name))
+    opaque = all(frame.alpha is None or frame.alpha.min() == 255 for frame in shown)
+    grayscale = all(frame.grayscale for frame in shown)
+    loop = opened.info.get("loop", None if _ROWS[opened.format or ""].timing.loops else 0)
     return tuple(
         Image(
-            pixels=np.ascontiguousarray(pixels[..., :3]),
-            alpha=None if opaque else np.ascontiguousarray(pixels[..., 3]),
+            pixels=np.ascontiguousarray(upright(frame.pixels, orientation)),
+            alpha=None if frame.alpha is None or opaque else np.ascontiguousarray(upright(frame.alpha, orientation)),
+            grayscale=grayscale,
             metadata=metadata,
-            duration=duration,
-            loop=loop,
+            duration=frame.duration if len(shown) > 1 else None,
+            loop=loop if len(shown) > 1 else None,
         )
-        for pixels, duration in shown
+        for frame in shown
     )
+
+
+def _frames(data: bytes, opened: PILImage.Image, count: int, name: str) -> Iterator[Image]:
+    """Yield every frame as it is shown but for its orientation, with its duration; uint8, with alpha."""
+    if opened.format in _PARTS:
+        parts = _PARTS[opened.format](data)
+        yield from composed(((part, _alone(part.file, name)) for part in parts), *opened.size[::-1])
+        return
+    for index in range(count):
+        opened.seek(index)
+        pixels = np.asarray(opened.convert("RGBA"))
+        yield Image(pixels=pixels[..., :3], alpha=pixels[..., 3], duration=float(opened.info.get("duration", 0) or 0))
+
+
+def _alone(data: bytes, name: str) -> Image:
+    with _open(data) as opened:
+        return _single(data, opened, name, 0)
 
 
 def _pages(data: bytes, opened: PILImage.Image, count: int, name: str) -> Iterator[Image]:

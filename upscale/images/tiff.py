@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from upscale.images.exif import DIRECTORIES, STRUCTURE, exif_directory, open_exif
+from upscale.images.exif import kept_tags, open_exif
 from upscale.images.image import Pixels
 from upscale.images.metadata import Metadata
 
@@ -145,14 +145,8 @@ def _exif_entries(file: BinaryIO, metadata: Metadata, layout: _Layout) -> dict[i
     if not exif:
         return {}
     directory = ImageFileDirectory_v2(layout.header)
-    for tag, value in exif.items():
-        if tag not in STRUCTURE:
-            directory[tag] = value
-    for ifd in DIRECTORIES:
-        if values := exif_directory(exif, ifd):
-            directory[ifd] = values
-        else:
-            directory.pop(ifd, None)
+    for tag, value in kept_tags(exif).items():
+        directory[tag] = value
     at = _align(file)
     data = directory.tobytes(at)
     file.write(data)

@@ -15,17 +15,13 @@ from upscale.errors import UnsupportedFormat
 from upscale.files import replacing, said_of
 from upscale.images.exif import EXIF_HEADER
 from upscale.images.formats import ImageFormat, Several, Transparency, format_of
-from upscale.images.image import Image, Pixels
+from upscale.images.image import WHITE, Colour, Image, Pixels
 from upscale.images.metadata import COMMENT, LEAST_DPI, Metadata
 from upscale.images.png import ancillary, write_png
 from upscale.images.tiff import TiffPage, write_tiff
 
-Colour = tuple[int, int, int]
-"""RGB, 0 to 255."""
-
 LARGE = 1 << 28
 """Bytes of a result above which it is written as it comes, in the formats that can, and never whole in memory."""
-WHITE: Colour = (255, 255, 255)
 _BIG_TIFF = 2**32 - 2**26  # bytes; what compression does not shrink and the metadata must fit below 4 GB
 
 
@@ -103,12 +99,11 @@ def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tup
     for frame in frames:
         if frame.pixels.dtype == np.uint16 and not (row.deep and kind is not Several.FRAMES):
             notices[f"{row.name} has no 16 bits; reduced to 8"] = None
-            alpha = None if frame.alpha is None else _to_eight_bit(frame.alpha)
-            frame = replace(frame, pixels=_to_eight_bit(frame.pixels), alpha=alpha)
+            frame = frame.in_eight_bits()
         if frame.alpha is not None and row.transparency is Transparency.NONE:
             if background is None:
                 notices[f"{row.name} has no transparency; laid on white (--background takes another colour)"] = None
-            frame = _lay_on(frame, frame.alpha, background or WHITE)
+            frame = frame.laid_on(background or WHITE)
         elif frame.alpha is not None and row.transparency is Transparency.BINARY:
             notices[f"{row.name} has no partial transparency"] = None
             frame = replace(frame, alpha=np.where(frame.alpha < 128, 0, 255).astype(np.uint8))
@@ -119,6 +114,9 @@ def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tup
         metadata, lost = _fit_metadata(frame, row, *frame.pixels.shape[:2])
         notices |= dict.fromkeys(lost)
         fitted.append(replace(frame, metadata=metadata))
+    if kind is row.several is Several.FRAMES:
+        fitted, lost = _fit_timing(fitted, row)
+        notices |= dict.fromkeys(lost)
     return tuple(fitted), tuple(notices)
 
 
@@ -161,23 +159,32 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
     return metadata, lost
 
 
+def _fit_timing(frames: Sequence[Image], row: ImageFormat) -> tuple[list[Image], list[str]]:
+    """Return ``frames`` timed as the format counts, such that no error adds up, and what is lost."""
+    timing, lost = row.timing, []
+    times = [frame.duration or 0 for frame in frames]
+    if min(times) < timing.shortest:
+        lost.append(f"{row.name} shows a frame for {timing.shortest} ms at least")
+    if max(times) > timing.longest:
+        lost.append(f"{row.name} shows a frame for {timing.longest / 1000:g} s at most")
+    loop = frames[0].loop
+    plays = 1 if loop is None else loop
+    if plays > timing.loops:
+        lost.append(f"{row.name} has no place for how often it plays: {plays}")
+        loop = timing.loops
+    fitted, late = [], 0.0
+    for frame, time in zip(frames, times, strict=True):
+        time = min(max(time, timing.shortest), timing.longest)
+        ticks = round((time + late) / timing.tick) * timing.tick if timing.tick else time
+        late += time - ticks
+        fitted.append(replace(frame, duration=min(ticks, timing.longest), loop=loop))
+    return fitted, lost
+
+
 def _listed(keywords: Sequence[str]) -> str:
     """Return the first of ``keywords`` of texts, in words for a notice."""
     more = f" and {len(keywords) - 3} more" if len(keywords) > 3 else ""
     return f"the text{'s' * (len(keywords) > 1)} {', '.join(keywords[:3])}{more}"
-
-
-def _lay_on(frame: Image, alpha: Pixels, background: Colour) -> Image:
-    levels = np.iinfo(frame.pixels.dtype).max
-    a = alpha[..., None].astype(np.float32) / levels
-    behind = np.array(background, np.float32) * (levels / 255)
-    pixels = np.rint(frame.pixels * a + behind * (1 - a)).astype(frame.pixels.dtype)
-    grayscale = frame.grayscale and len(set(background)) == 1
-    return replace(frame, pixels=pixels, alpha=None, grayscale=grayscale)
-
-
-def _to_eight_bit(plane: Pixels) -> Pixels:
-    return ((plane.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _channels(frame: Image) -> Pixels:
@@ -210,20 +217,16 @@ def _write_with_pillow(path: Path, frames: tuple[Image, ...], row: ImageFormat, 
     pictures = [_picture(frame) for frame in frames]
     options = _options(frames[0], row, quality)
     if len(frames) > 1:
-        options |= {"save_all": True, "append_images": pictures[1:], "duration": _durations(frames, row)}
+        durations = [frame.duration for frame in frames]
+        options |= {"save_all": True, "append_images": pictures[1:], "duration": durations}
         if row.name != "GIF" or frames[0].loop is not None:  # a GIF without a number plays once
             options["loop"] = 1 if frames[0].loop is None else frames[0].loop
         if row.name == "GIF" and frames[0].alpha is not None:
             options["disposal"] = 2  # each frame is whole: the one before is cleared
     try:
         pictures[0].save(path, row.name, **options)
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OverflowError) as error:
         raise OSError(f"{row.name}: {error}") from error
-
-
-def _durations(frames: tuple[Image, ...], row: ImageFormat) -> list[float]:
-    durations = [frame.duration or 0 for frame in frames]
-    return durations if row.name == "PNG" else [round(duration) for duration in durations]
 
 
 def _picture(frame: Image) -> PILImage.Image:
