@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from upscale.checkpoint import load_generator, read_metadata, recognise, save_generator
+from upscale.checkpoint import load_generator, read_metadata, save_generator
 from upscale.errors import IncompatibleCheckpoint
 from upscale.models import Generator, build
 from upscale.statedict import read_state_dict
@@ -129,15 +129,20 @@ def test_given_network_is_not_guessed(tiny: Generator, tmp_path: Path) -> None:
         load_generator(path, {**TINY, "scale": 4})
 
 
+def saved(tensors: dict[str, Tensor], folder: Path) -> Path:
+    torch.save(tensors, folder / "x.pth")
+    return folder / "x.pth"
+
+
 def test_unknown_network_is_named_with_the_nearest_and_what_is_foreign(tiny: Generator, tmp_path: Path) -> None:
     odd = {**tiny.state_dict(), "attention.query.weight": torch.ones(4)}
     with pytest.raises(IncompatibleCheckpoint, match=r"nearest is compact, which has no attention\.query\.weight"):
-        recognise(odd, tmp_path / "x.pth")
+        load_generator(saved(odd, tmp_path))
     with pytest.raises(IncompatibleCheckpoint, match="its tensors are called blob"):
-        recognise({"blob": torch.ones(3)}, tmp_path / "x.pth")
+        load_generator(saved({"blob": torch.ones(3)}, tmp_path))
     cut = dict(list(tiny.state_dict().items())[2:])
     with pytest.raises(IncompatibleCheckpoint, match="compact"):
-        recognise(cut, tmp_path / "x.pth")
+        load_generator(saved(cut, tmp_path))
 
 
 def test_denoiser_that_looks_like_an_old_esrgan_is_not_taken_for_one(tmp_path: Path) -> None:
@@ -145,7 +150,7 @@ def test_denoiser_that_looks_like_an_old_esrgan_is_not_taken_for_one(tmp_path: P
     dncnn |= {f"model.{i}.weight": torch.ones(64, 64, 3, 3) for i in range(2, 38, 2)}
     dncnn |= {"model.38.weight": torch.ones(1, 64, 3, 3)}
     with pytest.raises(IncompatibleCheckpoint, match="of no known architecture"):
-        recognise(dncnn, tmp_path / "x.pth")
+        load_generator(saved(dncnn, tmp_path))
 
 
 def test_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> None:

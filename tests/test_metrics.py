@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from upscale import store
+from upscale.catalog import Catalog, shipped
+from upscale.checkpoint import read_classifier
 from upscale.errors import IncompatibleCheckpoint, InputError
 from upscale.metrics import LPIPS, PROTOCOLS, FeatureDistance, ciede2000, ms_ssim, prepare, psnr, srgb_to_lab, ssim
 from upscale.metrics.perceptual import BACKBONES
@@ -243,6 +248,25 @@ def test_the_unweighted_distance_is_the_mean_over_layers() -> None:
     assert float(FeatureDistance(backbone)(x, y)) == pytest.approx(np.mean(expected), abs=1e-6)
     with pytest.raises(InputError, match="too few for features"):
         FeatureDistance(backbone)(x[..., :12], y[..., :12])
+
+
+def test_torchvisions_squeezenet_gets_the_normalisation_that_it_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, _ = weights_of("squeeze")
+    path = tmp_path / "squeezenet.pth"
+    torch.save(backbone, path)
+    x, y = torch.rand(1, 3, 40, 41), torch.rand(1, 3, 40, 41)
+    as_it_is = float(FeatureDistance(read_classifier(path))(x, y))
+    assert as_it_is == float(FeatureDistance(backbone)(x, y))
+    entry = replace(shipped().entries["squeezenet"], sha256=store.sha256(path))
+    monkeypatch.setattr("upscale.checkpoint.shipped", lambda: Catalog({"squeezenet": entry}))
+    mean, deviation = (
+        torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    expected = float(FeatureDistance(backbone)((x - mean) / deviation, (y - mean) / deviation))
+    assert float(FeatureDistance(read_classifier(path))(x, y)) == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(as_it_is, rel=0.01)
 
 
 def test_foreign_weights_are_refused() -> None:

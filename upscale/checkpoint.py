@@ -16,11 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from upscale import store
+from upscale.catalog import shipped
 from upscale.errors import ConfigError, IncompatibleCheckpoint
 from upscale.files import replacing
 from upscale.imaging import resize
 from upscale.models import GENERATORS, Generator, build
-from upscale.models.base import read_notes
+from upscale.models.base import IMAGENET_MEAN, IMAGENET_STD, read_notes
 from upscale.models.features import EXTRACTORS, FeatureExtractor
 from upscale.models.foreign import recognised_by_spandrel
 from upscale.models.order import spell
@@ -64,11 +66,27 @@ def load_extractor(path: Path, kind: str, layers: Collection[str]) -> FeatureExt
     """
     extractor = EXTRACTORS[kind](layers)
     wanted = extractor.state_dict()
-    found = {key: value.float() for key, value in read_state_dict(path).items() if key in wanted}
+    found = {key: value.float() for key, value in read_classifier(path).items() if key in wanted}
     if faults := _faults(wanted, found):
         raise IncompatibleCheckpoint(f"{path}: does not fit {kind}; {'; '.join(faults)}")
     extractor.load_state_dict(found)
     return extractor.requires_grad_(False).eval()
+
+
+def read_classifier(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a classifier under torchvision's names; those of a SqueezeNet take RGB in [0, 1].
+
+    torchvision's own, which its hash tells, wants ImageNet's mean taken off and its deviation divided out: that goes
+    into the first layer, exactly, as this has no padding. Any other file is taken for one that has it there.
+    """
+    tensors = dict(read_state_dict(path))
+    if store.sha256(path) != shipped().entries["squeezenet"].sha256:
+        return tensors
+    weight, bias = (tensors[f"features.0.{name}"].float() for name in ("weight", "bias"))
+    weight = weight / torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    tensors["features.0.weight"] = weight
+    tensors["features.0.bias"] = bias - (weight.sum((2, 3)) * torch.tensor(IMAGENET_MEAN)).sum(1)
+    return tensors
 
 
 def save_generator(path: Path, generator: Generator, metadata: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -100,17 +118,6 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     with safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     return about if isinstance(about, dict) else {}
-
-
-def recognise(state_dict: Mapping[str, Tensor], path: Path) -> Mapping[str, Any]:
-    """Return the table ``{"arch": ..., hyper-parameters}`` of the network that these tensors belong to.
-
-    ``path`` is named in errors; where no tensor shows the scale, its name may (``fsrcnn_x3.pth``).
-
-    Raises:
-        IncompatibleCheckpoint: no known architecture has tensors of these names and shapes.
-    """
-    return describe(_identify([state_dict], path, None).generator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,7 @@ def _tried(fit: _Fit, *, named: bool) -> tuple[_Fit, float]:
     """
     doubts = fit.generator.doubts(named=named)
     usual = describe(fit.generator)
-    if named and (not doubts or fit.noted or any(value.is_meta for value in fit.tensors.values())):
+    if named and (not doubts or fit.noted):
         return fit, 0.0
     choices = ({**usual, **dict(zip(doubts, values, strict=True))} for values in itertools.product(*doubts.values()))
     best, most, least = fit, -math.inf, -math.inf

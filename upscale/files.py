@@ -49,6 +49,17 @@ def said_of(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, under its name only when it is whole.
+
+    Raises:
+        DiskFull: no room for it.
+        InputError: it cannot be written.
+    """
+    with said_of(path), replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 def exists(path: Path) -> bool:
     """Tell whether ``path`` leads to something; of a name that is too long, Path.exists raises."""
     return os.path.exists(path)  # noqa: PTH110

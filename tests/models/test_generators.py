@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from upscale.checkpoint import describe, load_generator, recognise, save_generator
+from upscale.checkpoint import describe, load_generator, save_generator
 from upscale.models import GENERATORS, Generator, build
 from upscale.models.rows import Part, Rows
 
@@ -83,9 +83,9 @@ def test_saved_network_is_recognised_from_its_bare_tensors(arch: str, seed: int,
     generator = make(draw(arch, seed))
     path = tmp_path / "network.safetensors"
     save_generator(path, generator, {}, torch.float32)
-    tensors = load_file(path)
-    assert recognise(tensors, path) == describe(generator)
+    save_file(load_file(path), path)  # without what it says of itself
     loaded = load_generator(path)
+    assert describe(loaded) == describe(generator)
     assert loaded.state_dict().keys() == generator.state_dict().keys()
     lr = picture(8, 12)
     torch.testing.assert_close(loaded(lr), generator(lr), rtol=0, atol=1e-6)  # alignment in memory changes sums

@@ -75,5 +75,6 @@ def test_features_alone_are_not_enough(weights: Path, tmp_path: Path) -> None:
 
 
 def test_without_weights_the_loss_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSCALE_OFFLINE", "1")
     with pytest.raises(ConfigError, match="the loss 'classifier' needs the weights of squeezenet"):
         objective(load_recipe("compact-photo", ["init=x", "losses={ classifier = 1.0 }"]), CPU, Ranks())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,60 @@ def test_steps_that_are_not_finite_lead_back_to_the_last_checkpoint_at_half_the_
     assert state["optimizer"]["param_groups"][0]["lr"] < 0.5 * rates.lr
 
 
+def test_a_checkpoint_is_not_replaced_while_updates_are_skipped(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(18, MOST_SKIPPED))  # a checkpoint would be written at step 20
+    result, events = run(recipe("steps=30"), pictures, tmp_path / "run")
+    assert result.finished
+    assert [text.partition(": ")[2] for text in remarks(events)] == [
+        "back from step 23 to 10, at 0.5 of the learning rate"
+    ]
+    assert [event["step"] for event in events if event["event"] == "valid"] == [10, 20, 30]
+
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(19, 1))  # the last update alone
+    result, events = run(recipe(), pictures, tmp_path / "once")
+    assert result.finished
+    assert result.generator.name == "generator-0000021.safetensors"
+    assert not remarks(events)
+
+
+class Interrupts(list[dict[str, Any]]):
+    """Events of a run that is interrupted at one of them."""
+
+    def __init__(self, kind: str, step: int) -> None:
+        self.at = kind, step
+
+    def append(self, event: dict[str, Any]) -> None:
+        super().append(event)
+        if (event["event"], event.get("step")) == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interruption_saves_nothing_that_is_not_finite(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(13, 1000))
+    result, events = run(recipe(), pictures, tmp_path / "run", events=Interrupts("step", 15))
+    assert not result.finished
+    assert result.generator.name == "generator-0000010.safetensors"
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 10
+    assert remarks(events) == ["gradients or weights are not finite, so step 10 stays the last saved"]
+
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(1, 1000))
+    with pytest.raises(Diverged, match=r"step 3: .* no step before was saved"):
+        run(recipe(), pictures, tmp_path / "early", events=Interrupts("step", 3))
+
+
+def test_an_interruption_after_a_roll_back_keeps_its_lower_rate(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(13, MOST_SKIPPED))
+    run(recipe(), pictures, tmp_path / "run", events=Interrupts("remark", 10))
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert (state["step"], state["rollbacks"], state["rate"]) == (10, 1, 0.5)
+
+
 def test_before_the_first_checkpoint_a_run_begins_anew_and_after_some_roll_backs_it_gives_up(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +128,11 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
     next(state.generator.parameters()).data[0] = float("inf")
     assert trouble(state, saving=False) is None
     assert trouble(state, saving=True) == "the network's weights are not finite"
+    judged = small_state("vanilla")
+    assert trouble(judged, saving=True) is None
+    assert judged.discriminator is not None
+    next(judged.discriminator.parameters()).data[0] = float("nan")
+    assert trouble(judged, saving=True) == "the network's weights are not finite"
 
 
 def test_saturation_drift_and_plateau_are_told_once_at_their_onset() -> None:

@@ -77,6 +77,15 @@ def test_what_does_not_match_is_named(folders: tuple[Path, Path]) -> None:
         open_folders(folders)
     (lr / "lonelyx2.png").unlink()
     open_folders(folders)
+    save(gt / "lonely.bmp", 40, 40)
+    with pytest.raises(InputError, match=r"lonely\.bmp and lonely\.png are one name to LR"):
+        open_folders(folders)
+
+
+def test_lr_may_lie_in_the_folder_of_gt(folders: tuple[Path, Path]) -> None:
+    gt, lr = folders
+    lr.rename(gt / "small")
+    assert sorted(open_folders((gt, gt / "small")).names) == ["a.png", "c.png", "sub/b.png"]
 
 
 def test_a_pair_of_another_scale_is_refused_before_anything_is_decoded(

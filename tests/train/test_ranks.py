@@ -57,18 +57,18 @@ def standalone() -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures in ``data``."""
+    """A folder with pictures in ``data`` and ``valid``."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "data").mkdir()
-    for seed in range(2):
-        PILImage.fromarray(picture(60, 50, seed)).save(folder / "data" / f"{seed}.png")
+    for seed, name in enumerate(("data", "data", "valid")):
+        (folder / name).mkdir(exist_ok=True)
+        PILImage.fromarray(picture(60, 50, seed)).save(folder / name / f"{seed}.png")
     return folder
 
 
 def run(folder: Path, out: str, batch: int, launcher: Sequence[str]) -> subprocess.CompletedProcess[str]:
     numbers = {**NUMBERS, "data.batch_size": batch}
     overrides = [argument for key, value in numbers.items() for argument in ("--set", f"{key}={value}")]
-    command = [sys.executable, *launcher, "train", "data", "--out", out, "--valid", "data", "--patience", "1"]
+    command = [sys.executable, *launcher, "train", "data", "--out", out, "--valid", "valid", "--patience", "1"]
     command += overrides
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     return subprocess.run(

@@ -121,7 +121,6 @@ def test_a_recipe_with_odd_texts_survives_being_written_out(tmp_path: Path) -> N
     recipe = replace(
         recipe,
         init=odd,
-        generator={**recipe.generator, "odd key": {"a b": odd}, "flag": True, "rate": 1e-5},
         perceptual=replace(recipe.perceptual, file=odd),
     )
     path = tmp_path / "recipe.toml"
@@ -253,7 +252,10 @@ class StopsAfter:
         return self.left < 0
 
 
-def test_a_perceptual_loss_without_weights_is_an_error_before_any_work(pictures: Pictures, tmp_path: Path) -> None:
+def test_a_perceptual_loss_without_weights_is_an_error_before_any_work(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALE_OFFLINE", "1")
     recipe = replace(load_recipe("compact-photo"), init=None)
     with pytest.raises(ConfigError, match="needs the weights of squeezenet"):
         run(recipe, pictures, tmp_path / "run")
@@ -327,10 +329,22 @@ def test_numbers_that_make_no_sense_are_refused(change: str, said: str) -> None:
     assert said in caught.value.message
 
 
-@pytest.mark.parametrize("change", ["num_feat=0", "num_conv=-1"])
-def test_networks_that_cannot_be_are_refused(change: str) -> None:
-    with pytest.raises(ConfigError, match="is too small"):
-        fresh(load_recipe("compact", [f"generator.{change}"]), torch.device("cpu"))
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("compact", "generator.num_feat=0", "generator.num_feat: 0 is too small"),
+        ("compact", "generator.num_conv=-1", "generator.num_conv: -1 is too small"),
+        ("compact", "generator.arch=resnet", "generator.arch: expected one of"),
+        ("compact", "generator={arch='bicubic'}", "generator.arch 'bicubic' has nothing that could be trained"),
+        ("srcnn", "generator.kernels=[9,-1,5]", "generator: "),
+        ("esrgan", "discriminator.arch=[1]", "discriminator.arch: expected one of"),
+        ("rrdbnet", "generator.scale=2", "data.gt_size 34 is not a multiple of 4, as this network needs"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(name: str, change: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_recipe(name, [change, *(["data.gt_size=34"] if name == "rrdbnet" else [])])
+    assert said in caught.value.message
 
 
 def test_a_recipe_that_is_not_text_is_refused(tmp_path: Path) -> None:

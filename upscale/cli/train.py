@@ -13,6 +13,7 @@ import typer
 from upscale.cli import console
 from upscale.cli.arguments import Device, check_outputs
 from upscale.cli.distances import Features, Lpips, distances
+from upscale.cli.models import prepare
 from upscale.errors import UsageError
 
 
@@ -23,6 +24,9 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="LR pictures of the same names, or x4 after them; default: made.")
     ] = None,
     valid: Annotated[Path | None, typer.Option(help="Folder of pictures to measure on while training.")] = None,
+    valid_lr: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="LR of --valid, named as that of --lr; default: bicubic.")
+    ] = None,
     features: Features = None,
     lpips: Lpips = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/RECIPE.")] = None,
@@ -59,8 +63,17 @@ def train(
     from upscale.train.validation import load_pairs
 
     changes = [*(overrides or ()), *([f"patience={patience}"] if patience else [])]
+    sources = [place.resolve() for place in (data, lr, valid, valid_lr) if place is not None]
+    if preview is not None and any(preview.parent.resolve().is_relative_to(place) for place in sources):
+        raise UsageError(f"--preview {preview}: lies in a folder of pictures to train on", "write it elsewhere")
     check_outputs(preview, force=force)
     resolved = load_recipe(recipe, changes)
+    if valid_lr is not None and valid is None:
+        raise UsageError("--valid-lr: goes with --valid", "name the pictures that it is LR of: --valid DIR")
+    if valid is not None and valid.resolve() in (data.resolve(), *data.resolve().parents):
+        raise UsageError(
+            f"--valid {valid}: holds the pictures to train on", "measure on others, which no step has seen"
+        )
     if resolved.patience is not None and valid is None:
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")
     torch_device = own_device(resolve_device(device))
@@ -74,7 +87,8 @@ def train(
             bars.update(task, completed=done, total=total)
 
         edge = crop_size(resolved.data.gt_size, resolved.scale)
-        leaving = [folder, *([valid] if valid else [])]  # they may lie in the folder of pictures
+        # They may lie in the folder of pictures.
+        leaving = [place for place in (folder, valid, valid_lr) if place is not None]
         if lr is not None:
             if resolved.degradation.kind != "bicubic":
                 console.notice(f"--lr: {recipe} would degrade pictures itself; LR is taken as it is given")
@@ -86,11 +100,15 @@ def train(
     if preview is not None:
         batches = Batches(pictures, resolved)
         batches_sheet(preview, [batches.batch(step) for step in range(max(1, 8 // resolved.data.batch_size))])
-        console.out.print(str(preview), markup=False)
+        console.line(str(preview))
         return
     if compile_:
         require_compiler(torch_device)
-    pairs, skipped = load_pairs(valid, resolved.scale) if valid else ([], [])
+    if resolved.classifier is not None:
+        prepare(resolved.classifier)
+    if lr is not None and valid is not None and valid_lr is None:
+        console.notice("--valid: measured on bicubic LR, which is not that of --lr; --valid-lr names other LR")
+    pairs, skipped = load_pairs(valid, resolved.scale, valid_lr) if valid else ([], [])
     for text in skipped:
         console.notice(f"skipped {text}")
     write = board.tensorboard(folder / "tensorboard") if tensorboard else None
@@ -113,7 +131,7 @@ def train(
             compiled=compile_,
             command=shlex.join(["upscale", *sys.argv[1:]]),
         )
-    console.out.print(str(result.generator), markup=False)
+    console.line(str(result.generator))
     console.err.print(f"{folder / 'report.html'} shows the run", markup=False)
     if not result.finished:
         console.notice(f"interrupted; go on with: {_resuming(sys.argv[1:])}")

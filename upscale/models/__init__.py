@@ -77,7 +77,8 @@ def _build(table: Mapping[str, type[Network]], network: Mapping[str, Any], where
         raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, table))}, got {arch!r}")
     cls: Any = table[arch]
     for key, value in network.items():
-        if isinstance(value, int) and value < (key in ("scale", "num_feat", "num_grow_ch")):
+        least = 1 if key in ("scale", "num_feat", "num_grow_ch") else 0
+        if isinstance(value, int) and value < least:
             raise ConfigError(f"{where}.{key}: {value} is too small")
     made: Network = cls(parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where))
     return made

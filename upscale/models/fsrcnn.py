@@ -71,7 +71,7 @@ class FSRCNN(Generator):
         return {"scale": (2, 3, 4)}
 
     def initialise(self) -> None:
-        """Kaiming-normal for the slopes of PReLU; the last layer from a narrow Gaussian (section 3.2)."""
+        """Kaiming-normal; the last layer from a narrow Gaussian (section 3.2)."""
         kaiming(self)
         nn.init.normal_(self.deconv.weight, std=1e-3)
 

@@ -27,7 +27,7 @@ def card(path: Path, about: Mapping[str, Any], recipe: Recipe, pictures: Picture
         "data digest": f"`{pictures.digest}`",
     }
     measured = [f"| {name} | {value:.4f} | {UNITS.get(name, '')} |" for name, value in about["metrics"].items()] or [
-        "Not measured: no `--valid` pictures were given."
+        "Not measured at this step."
     ]
     head = ["| metric | mean | |", "|---|--:|---|"] if about["metrics"] else []
     lines = [

@@ -7,11 +7,11 @@ import itertools
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from upscale.ahead import ahead
 from upscale.device import is_out_of_memory
 from upscale.errors import InputError, UpscaleError
 from upscale.files import check_folder, replacing
-from upscale.images import FORMATS, Pixels, pictures_in, read_image
+from upscale.images import FORMATS, WHITE, Pixels, pictures_in, read_image
 from upscale.images.formats import is_installed
 from upscale.imaging import to_array, to_tensor
 from upscale.train.crops import Draw, InMemory, OnDevice, Shelf, to_device
@@ -158,7 +158,7 @@ def _decode(
 
 def _load(path: Path) -> Pixels | str:
     try:
-        image = read_image(path)
+        image = read_image(path).laid_on(WHITE)
     except UpscaleError as error:
         return error.message
     return to_array(to_tensor(image.pixels), np.dtype(np.uint8)) if image.pixels.dtype != np.uint8 else image.pixels
@@ -213,13 +213,10 @@ class Batches:
     def ahead(self, step: int, device: torch.device, threads: int) -> Iterator[Batch]:
         """Yield the batch of ``step`` and those after it, as many of them made ahead as there are ``threads``."""
         with ThreadPoolExecutor(threads) as pool:
-            coming = deque(pool.submit(self._ready, number, device) for number in range(step, step + threads))
-            for number in itertools.count(step + threads):
-                batch = coming.popleft()
-                coming.append(pool.submit(self._ready, number, device))
-                yield batch.result()
+            for _, batch in ahead(pool, partial(self._ready, device), itertools.count(step), threads):
+                yield batch
 
-    def _ready(self, step: int, device: torch.device) -> Batch:
+    def _ready(self, device: torch.device, step: int) -> Batch:
         """Return the batch of ``step`` on ``device``, complete."""
         if device.type != "cuda":
             return self._fitting(step, device)
@@ -247,7 +244,8 @@ class Batches:
         """Return the batch of ``step`` on ``device``, where LR is made."""
         scale, degradation = self.recipe.scale, self.recipe.degradation
         seed = [self.recipe.seed, step]
-        large = step >= (1 - self.recipe.data.large) * self.recipe.steps
+        share = self.recipe.data.large
+        large = share > 0 and step >= (1 - share) * self.recipe.steps
         gt, given, with_lr = self._crops(self._large if large else self._usual, seed, device)
         sharp = sharpened(gt) if degradation.sharpen else None
         if self.lrs is not None and given is not None:

@@ -32,7 +32,8 @@ def trouble(state: TrainState, *, saving: bool) -> str | None:
     """Return why ``state`` should not be gone on with; before ``saving`` it, its weights are looked at as well."""
     if state.skipped_in_a_row >= MOST_SKIPPED:
         return f"{state.skipped_in_a_row} updates in a row had no finite gradient"
-    if saving and not (_finite(state.generator) and _finite(state.ema)):
+    networks = (state.generator, state.ema, state.discriminator) if saving else ()
+    if not all(network is None or _finite(network) for network in networks):
         return "the network's weights are not finite"
     return None
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from upscale.device import whole_float32
-from upscale.errors import ConfigError, DiskFull
-from upscale.files import ends_with_newline, replacing, said_of
+from upscale.errors import ConfigError, DiskFull, Diverged
+from upscale.files import ends_with_newline, said_of, write_text
 from upscale.train.data import Batches, Pictures
 from upscale.train.health import Watch, parted, roll_back, trouble
 from upscale.train.ranks import Ranks, joined
@@ -38,7 +38,6 @@ class Outcome:
 
     generator: Path
     """The network to use."""
-    metrics: Mapping[str, float]
     finished: bool
     """False where a signal ended the run early; ``resume`` goes on from there."""
 
@@ -64,7 +63,7 @@ def train(
     Raises:
         ConfigError: ``out`` holds another run, or ``resume`` finds none or one of another recipe.
         DiskFull: no room in ``out``; what was saved there last is whole.
-        Diverged: gradients stayed not finite after several roll-backs.
+        Diverged: gradients stayed not finite after several roll-backs, or were so when it was interrupted early.
         OutOfMemory: not even a single crop fits into memory.
     """
     with _saving_to(out), joined() as ranks, _interruptible() as interrupted:
@@ -76,11 +75,14 @@ def train(
             state.generator.compile()
         batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
         watch = Watch(recipe, goal.gan)
-        metrics: dict[str, float] = {}
+        saved = _stage(state) if going_on else None
 
         def save(metrics: Mapping[str, float]) -> None:
+            nonlocal saved
             save_state(state, out)
-            save_network(state, recipe, pictures, metrics, out, command)
+            if metrics or not network_path(out, state.step).exists():
+                save_network(state, recipe, pictures, metrics, out, command)
+            saved = _stage(state)
 
         with _log(out, on_event, ranks, anew=not going_on) as log:
             log({"event": "start", "step": state.step, "steps": recipe.steps, "pictures": len(pictures.arrays)})
@@ -90,15 +92,15 @@ def train(
                 log(_remark(state, "the pictures, or their dates, are not those of before"))
             state.data = pictures.digest
             began, done = time.perf_counter(), 0
-            stop = None
-            while state.step < recipe.steps and stop is None and not ranks.anyone(bool(interrupted)):
+            stop, due = None, False
+            while (state.step < recipe.steps or due) and stop is None and not ranks.anyone(bool(interrupted)):
                 _set_rates(state, recipe)
                 parts = state.parts
                 terms = train_step(state, next(batches), goal)
                 done += 1
                 if state.parts > parts:
                     log(_remark(state, parted(state, goal, recipe.data.batch_size)))
-                due = state.step % recipe.valid_every == 0 or state.step == recipe.steps
+                due = due or state.step % recipe.valid_every == 0 or state.step == recipe.steps
                 reason = trouble(state, saving=due)
                 if ranks.anyone(reason is not None):
                     reason = reason or "weights of another process are not finite"
@@ -108,6 +110,7 @@ def train(
                     batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
                     text = f"{reason}: back from step {at} to {state.step}, at {state.rate:g} of the learning rate"
                     log(_remark(state, text))
+                    due = False
                     continue
                 if state.step % recipe.log_every == 0:
                     rate = done / (time.perf_counter() - began)
@@ -115,7 +118,8 @@ def train(
                     log({"event": "step", "step": state.step, **values, "steps_per_second": round(rate, 3)})
                     for text in watch.step(values):
                         log(_remark(state, text))
-                if due:
+                if due and not state.skipped_in_a_row:  # else the next steps tell whether all is well
+                    due = False
                     if ranks.first:
                         sheet = out / "previews" / f"{state.step:07d}.png"
                         metrics, missed = validate(averaged(state), valid, device, sheet, distances)
@@ -129,14 +133,24 @@ def train(
                         save(metrics)
                     if ranks.anyone(ranks.first and _out_of_patience(state, recipe)):
                         stop = f"no better PSNR than {state.best:.3f} dB since step {state.best_step}"
-            if ranks.first and not network_path(out, state.step).exists():
-                save({})
+            if ranks.first and (_stage(state) != saved or not network_path(out, state.step).exists()):
+                if not state.skipped_in_a_row and trouble(state, saving=True) is None:
+                    save({})
+                elif saved is not None:
+                    log(_remark(state, f"gradients or weights are not finite, so step {saved[0]} stays the last saved"))
+                else:
+                    raise Diverged(
+                        f"step {state.step}: gradients or weights are not finite, and no step before was saved",
+                        f"start anew with a lower rate: --set optim.lr={recipe.optim.lr / 10:g}",
+                    )
             if stop is not None:
                 log({"event": "stop", "step": state.step, "reason": stop})
         if ranks.first:
             write_report(out, recipe)
         ranks.wait()
-        return Outcome(network_path(out, state.step), metrics, stop is not None or state.step >= recipe.steps)
+        last = state.step if saved is None else saved[0]
+        best = state.best_step if stop is not None else last
+        return Outcome(network_path(out, best), stop is not None or state.step >= recipe.steps)
 
 
 @contextmanager
@@ -158,11 +172,15 @@ def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> Tra
     state = fresh(recipe, device)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        with said_of(out / "recipe.toml"), replacing(out / "recipe.toml") as temporary:
-            temporary.write_text(to_toml(recipe), encoding="utf-8")
+        write_text(out / "recipe.toml", to_toml(recipe))
         ranks.begin()
     ranks.wait()
     return state
+
+
+def _stage(state: TrainState) -> tuple[int, int]:
+    """Return what tells ``state`` from others of its run: a roll-back leads to a step that was there before."""
+    return state.step, state.rollbacks
 
 
 def _remark(state: TrainState, text: str) -> Event:

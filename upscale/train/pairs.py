@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from upscale.errors import InputError
-from upscale.images import read_header
+from upscale.images import read_size
 from upscale.train.data import Pictures, find_pictures, open_pictures
 from upscale.train.recipe import Recipe
 
@@ -26,12 +26,12 @@ def open_pairs(
     Raises:
         InputError: pictures without a partner, sizes that are not apart by the scale, or no pair that can be used.
     """
-    partners = _match(folder, lr_folder, recipe.scale, leaving)
+    partners = match(folder, lr_folder, recipe.scale, leaving)
     for name, lr_name in partners.items():
-        large, small = read_header(folder / name), read_header(lr_folder / lr_name)
+        large, small = read_size(folder / name), read_size(lr_folder / lr_name)
         if large is not None and small is not None:  # a wrong scale is told without decoding a thousand pictures
-            _check(lr_folder / lr_name, (large.height, large.width), (small.height, small.width), recipe.scale)
-    pictures = open_pictures(folder, recipe.data.gt_size, on_picture, leaving)
+            check_sizes(lr_folder / lr_name, large, small, recipe.scale)
+    pictures = open_pictures(folder, recipe.data.gt_size, on_picture, [*leaving, lr_folder])
     reduced = open_pictures(lr_folder, recipe.data.gt_size // recipe.scale, on_picture, leaving)
     found = dict(zip(reduced.names, reduced.arrays, strict=True))
     used = [
@@ -42,7 +42,7 @@ def open_pairs(
     if not used:
         raise InputError(f"{lr_folder}: none of its pictures can be used", f"the first: {reduced.skipped[0]}")
     for name, array, lr in used:
-        _check(lr_folder / partners[name], array.shape[:2], lr.shape[:2], recipe.scale)
+        check_sizes(lr_folder / partners[name], array.shape[:2], lr.shape[:2], recipe.scale)
     names, arrays, lrs = zip(*used, strict=True)
     return replace(
         pictures,
@@ -54,9 +54,17 @@ def open_pairs(
     )
 
 
-def _match(folder: Path, lr_folder: Path, scale: int, leaving: Collection[Path]) -> dict[str, str]:
-    """Return the path of each LR picture in ``lr_folder`` by that of its GT in ``folder``."""
-    names = {str(path.relative_to(folder).with_suffix("")): path for path in find_pictures(folder, leaving)}
+def match(folder: Path, lr_folder: Path, scale: int, leaving: Collection[Path] = ()) -> dict[str, str]:
+    """Return the path of each LR picture in ``lr_folder`` by that of its GT in ``folder``, each below its folder.
+
+    Raises:
+        InputError: pictures without a partner, or with two.
+    """
+    names: dict[str, Path] = {}
+    for path in find_pictures(folder, [*leaving, lr_folder]):
+        other = names.setdefault(str(path.relative_to(folder).with_suffix("")), path)
+        if other != path:
+            raise InputError(f"{folder}: {other.name} and {path.name} are one name to LR", "remove one of them")
     partners: dict[str, str] = {}
     strangers = []
     for path in find_pictures(lr_folder, leaving):
@@ -83,7 +91,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _check(lr: Path, large: tuple[int, ...], small: tuple[int, ...], scale: int) -> None:
+def check_sizes(lr: Path, large: tuple[int, ...], small: tuple[int, ...], scale: int) -> None:
     """Raise InputError unless ``large`` is ``scale`` times ``small``, (height, width), but for what GT has over."""
     expected = (large[0] // scale, large[1] // scale)
     if small != expected:

@@ -8,16 +8,15 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
 
 from upscale.config import did_you_mean, parse, toml_key, toml_lines, within
-from upscale.errors import ConfigError, UsageError
+from upscale.errors import ConfigError, UpscaleError, UsageError
 from upscale.losses import CLASSIFIER, LOSSES, PERCEPTUAL
-from upscale.models import build_discriminator
-from upscale.models.discriminators import DISCRIMINATORS
+from upscale.models import build, build_discriminator
 from upscale.models.features import EXTRACTORS
 from upscale.train.degradation import DegradationConfig
 
@@ -93,12 +92,6 @@ class PerceptualConfig:
     distance: Literal["l1", "mse", "unit"] = "l1"
     feature_scale: float = 1.0
 
-    def __post_init__(self) -> None:
-        known = EXTRACTORS[self.extractor].layers
-        for name in self.layers:
-            if name not in known:
-                raise ValueError(f"{self.extractor} has no layer {name!r}; it has {', '.join(known)}")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GanConfig:
@@ -171,25 +164,33 @@ class Recipe:
             raise ValueError(
                 f"data.gt_size {self.data.gt_size} is too small: networks that judge it see {self.shift} less of it"
             )
-        judge = DISCRIMINATORS.get((self.discriminator or {}).get("arch", ""))
+        generator = _made("generator", partial(build, self.generator, "generator"))
+        if next(generator.parameters(), None) is None:
+            raise ValueError(f"generator.arch {self.generator['arch']!r} has nothing that could be trained")
+        multiple = self.scale * generator.multiple_of
+        if self.data.gt_size % multiple:
+            raise ValueError(f"data.gt_size {self.data.gt_size} is not a multiple of {multiple}, as this network needs")
+        judge = None
+        if self.discriminator is not None:
+            judge = _made("discriminator", partial(build_discriminator, self.discriminator, "discriminator"))
         if self.data.large and judge is not None and not judge.any_size:
             raise ValueError("data.large: this discriminator takes crops of a single size only")
         if judge is not None:
-            self._check_crops(
-                "the discriminator",
-                partial(build_discriminator, self.discriminator or {}, "discriminator"),
-                self.shift if judge.any_size else 0,
-            )
+            self._check_crops("the discriminator", judge, self.shift if judge.any_size else 0)
         if PERCEPTUAL in self.losses:
             extractor = self.perceptual.extractor
-            self._check_crops(extractor, partial(EXTRACTORS[extractor], self.perceptual.layers), self.shift)
+            known_layers = EXTRACTORS[extractor].layers
+            for name in self.perceptual.layers:
+                if name not in known_layers:
+                    raise ValueError(f"perceptual: {extractor} has no layer {name!r}; it has {', '.join(known_layers)}")
+            network = _made(extractor, partial(EXTRACTORS[extractor], self.perceptual.layers))
+            self._check_crops(extractor, network, self.shift)
 
-    def _check_crops(self, what: str, make: Callable[[], nn.Module], less: int) -> None:
-        """Raise ValueError unless the network that ``make`` gives takes crops, ``less`` pixels smaller."""
+    def _check_crops(self, what: str, network: nn.Module, less: int) -> None:
+        """Raise ValueError unless ``network``, on the meta device, takes crops, ``less`` pixels smaller."""
         edge = self.data.gt_size - less
         try:
-            with torch.device("meta"):
-                make()(torch.empty(2, 3, edge, edge))
+            network(torch.empty(2, 3, edge, edge, device="meta"))
         except RuntimeError as error:
             size = (self.discriminator or {}).get("gt_size")
             of_its_own = f", it is made for {size}: --set discriminator.gt_size" if size and not less else ""
@@ -203,9 +204,29 @@ class Recipe:
         return int(self.generator.get("scale", 4))
 
     @property
+    def classifier(self) -> str | None:
+        """The network of the catalogue that losses look through; None: none, or one of a file."""
+        looks_through = {PERCEPTUAL, CLASSIFIER} & self.losses.keys() and self.perceptual.file is None
+        return self.perceptual.extractor if looks_through else None
+
+    @property
     def shift(self) -> int:
         """How much less of the crops than all the losses see, in pixels (``Objective.shift``)."""
         return SHIFT if {PERCEPTUAL, CLASSIFIER} & self.losses.keys() or self.gan is not None else 0
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def _made(what: str, make: Callable[[], Network]) -> Network:
+    """Return the network that ``make`` gives, without weights; raise ValueError if it cannot be."""
+    try:
+        with torch.device("meta"):
+            return make()
+    except UpscaleError as error:
+        raise ValueError(error.message) from error
+    except RuntimeError as error:  # of PyTorch's layers: sizes that are not positive
+        raise ValueError(f"{what}: {str(error).splitlines()[0]}") from error
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image as PILImage
 
-from upscale.files import replacing, said_of
+from upscale.files import write_text
 from upscale.page import COLOURS, axis, chart, details, document, paragraph, place, polyline
 from upscale.train.recipe import Recipe, to_toml
 
@@ -33,9 +33,7 @@ def write_report(out: Path, recipe: Recipe) -> None:
     """
     events = list(_events(out / "log.jsonl"))
     sheets = sorted((out / "previews").glob("*.png"))
-    path = out / "report.html"
-    with said_of(path), replacing(path) as temporary:
-        temporary.write_text(_page(out.resolve().name, recipe, events, sheets[-1:]), encoding="utf-8")
+    write_text(out / "report.html", _page(out.resolve().name, recipe, events, sheets[-1:]))
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:

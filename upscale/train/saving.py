@@ -12,7 +12,7 @@ import torch
 from upscale import __version__
 from upscale.checkpoint import save_generator
 from upscale.errors import ConfigError
-from upscale.files import replacing, said_of
+from upscale.files import replacing, said_of, write_text
 from upscale.models import Generator, build
 from upscale.train.branches import without_branches
 from upscale.train.card import card
@@ -36,7 +36,8 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
         raise ConfigError(f"{out}: no training run to resume", "leave --resume out to start one")
     if load_recipe(str(out / "recipe.toml")) != recipe:
         raise ConfigError(
-            f"{out}: was started with another recipe", f"use --recipe {out / 'recipe.toml'}, or another --out"
+            f"{out}: was started with another recipe",
+            f"use --recipe {out / 'recipe.toml'} --out {out}, or another --out",
         )
     state = assemble(build(recipe.generator, "generator"), recipe, device)
     try:
@@ -95,8 +96,7 @@ def save_network(
     path = network_path(out, state.step)
     with said_of(path):
         save_generator(path, averaged(state), about, torch.float16)
-        with replacing(path.with_suffix(".md")) as temporary:
-            temporary.write_text(card(path, about, recipe, pictures, command), encoding="utf-8")
+    write_text(path.with_suffix(".md"), card(path, about, recipe, pictures, command))
     for earlier in sorted(out.glob("generator-*.safetensors"))[: -recipe.keep]:
         if earlier not in (path, network_path(out, state.best_step)):
             earlier.unlink()

@@ -16,7 +16,7 @@ from upscale import store
 from upscale.catalog import known
 from upscale.checkpoint import load_extractor, load_generator
 from upscale.device import resolve_precision
-from upscale.errors import ConfigError
+from upscale.errors import ConfigError, WeightsError
 from upscale.losses import CLASSIFIER, GAN_LOSSES, LOSSES, PERCEPTUAL, PerceptualLoss
 from upscale.models import Generator, build, build_discriminator
 from upscale.options import Precision
@@ -92,13 +92,14 @@ def _extractor_file(recipe: Recipe, loss: str) -> Path:
     config = recipe.perceptual
     if config.file is not None:
         return Path(config.file)
-    entry = known().entries.get(config.extractor)
-    path = None if entry is None else store.locate(entry)
-    if path is None:
+    try:
+        path = store.locate(known().entries[config.extractor])
+    except WeightsError as error:
         raise ConfigError(
-            f"the loss {loss!r} needs the weights of {config.extractor}",
+            f"the loss {loss!r} needs the weights of {config.extractor}: {error.message}",
             "--set perceptual.file=FILE names a state dict with torchvision's names",
-        )
+        ) from error
+    assert path is not None, "the catalogue says where to fetch it"
     return path
 
 

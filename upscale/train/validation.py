@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from upscale.device import told_of_memory
 from upscale.errors import InputError, OutOfMemory
-from upscale.images import read_image
+from upscale.images import WHITE, read_image
 from upscale.imaging import to_tensor
 from upscale.metrics import METRICS, prepare
 from upscale.models import Generator
 from upscale.train.data import find_pictures
 from upscale.train.degradation import degrade
+from upscale.train.pairs import check_sizes, match
 from upscale.train.preview import results_sheet
 
 SHOWN = 6  # validation pictures on a preview sheet
@@ -36,27 +38,33 @@ class Pair:
     grayscale: bool = False
 
 
-def load_pairs(folder: Path, scale: int) -> tuple[list[Pair], list[str]]:
-    """Read the pictures of ``folder``, cut to a multiple of ``scale``, and reduce them bicubic.
+def load_pairs(folder: Path, scale: int, lr_folder: Path | None = None) -> tuple[list[Pair], list[str]]:
+    """Read the pictures of ``folder``, cut to a multiple of ``scale``, and their LR: of ``lr_folder``, or bicubic.
 
-    Returns them and what could not be used, and why.
+    Returns them and what could not be used, and why. What is transparent is seen on white.
 
     Raises:
-        InputError: no picture can be used.
+        InputError: no picture can be used, or LR pictures are missing or of another size.
     """
     pairs, skipped = [], []
-    for path in find_pictures(folder):
+    partners = {} if lr_folder is None else match(folder, lr_folder, scale)
+    for path in find_pictures(folder, () if lr_folder is None else [lr_folder]):
         try:
-            image = read_image(path)
+            image = read_image(path).laid_on(WHITE)
+            given = None if lr_folder is None else lr_folder / partners[str(path.relative_to(folder))]
+            reduced = None if given is None else read_image(given).laid_on(WHITE)
         except InputError as error:
             skipped.append(error.message)
             continue
+        if given is not None and reduced is not None:
+            check_sizes(given, image.pixels.shape[:2], reduced.pixels.shape[:2], scale)
         gt = to_tensor(image.pixels)[None].double()
         gt = gt[..., : gt.shape[-2] // scale * scale, : gt.shape[-1] // scale * scale]
         if min(gt.shape[-2:]) < 16 * scale:
             skipped.append(f"{path}: too small to validate x{scale} on")
             continue
-        pairs.append(Pair(path.name, degrade(gt, scale).float(), gt.float(), image.grayscale))
+        lr = degrade(gt, scale) if reduced is None else to_tensor(reduced.pixels)[None]
+        pairs.append(Pair(path.name, lr.float(), gt.float(), image.grayscale))
     if not pairs:
         raise InputError(f"{folder}: none of its pictures can be used", f"the first: {skipped[0]}")
     return pairs, skipped
@@ -82,7 +90,7 @@ def validate(
     for pair in pairs:
         try:
             with told_of_memory(f"{pair.name}, to measure on", ""):
-                sr = generator(pair.lr.to(device)).float().cpu()
+                sr = _enlarged(generator, pair.lr.to(device)).float().cpu()
                 if pair.grayscale:  # as the engine makes it
                     sr = sr.mean(1, keepdim=True).expand_as(sr)
                 measured.append(_figures(sr, pair, generator.scale, distances or {}))
@@ -96,6 +104,14 @@ def validate(
         results_sheet(sheet, shown)
     names = measured[0] if measured else ()
     return {name: sum(figures[name] for figures in measured) / len(measured) for name in names}, missed
+
+
+def _enlarged(generator: Generator, lr: Tensor) -> Tensor:
+    """Return what ``generator`` makes of ``lr`` ``[1, 3, h, w]``, also of one whose edges are not its multiples."""
+    h, w = lr.shape[-2:]
+    m = generator.multiple_of
+    sr: Tensor = generator(F.pad(lr, (0, -w % m, 0, -h % m), mode="replicate"))
+    return sr[..., : h * generator.scale, : w * generator.scale]
 
 
 def _figures(sr: Tensor, pair: Pair, scale: int, distances: Mapping[str, Distance]) -> dict[str, float]:
