@@ -127,13 +127,13 @@ class Upscaler:
         if not all(frame.pixels.size for frame in image.frames):
             raise InputError("the image has no pixels")
         began, tiling = time.perf_counter(), self.tiling
-        total = sum(self._count_tiles(self._passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
+        total = sum(self._count_tiles(self.passes(frame, target), *frame.pixels.shape[:2]) for frame in image.frames)
         progress = Progress(on_tile, total)
         first, *following = [self._enlarged(frame, target, progress, enlarge) for frame in image.frames]
         return Upscaled(
             image=replace(first, following=tuple(following)),
             tiles=progress.done,
-            tile_size=self._geometry(self._passes(image, target)[-1].generator)[0],
+            tile_size=self._geometry(self.passes(image, target)[-1].generator)[0],
             shrunk=self.tiling != tiling,
             float32_tiles=progress.float32_tiles,
             seconds=time.perf_counter() - began,
@@ -165,15 +165,13 @@ class Upscaler:
 
     def _rows(self, image: Image, target: Target | None, progress: Progress) -> Iterator[Pixels]:
         """Yield the result for one frame in bands ``[n, W, 3]`` from top to bottom."""
-        passes = self._passes(image, target)
+        passes = self.passes(image, target)
         height, width = (target or self.native).size(*image.pixels.shape[:2])
         source: Pixels = image.pixels if image.alpha is None else bleed(image.pixels, image.alpha)
         pixels = source
         for network in passes[:-1]:
             h, w = pixels.shape[:2]
-            pixels = _collect_deep(
-                self._bands(network, pixels, progress, progress.tile), network.scale * h, network.scale * w
-            )
+            pixels = _collect_deep(self._bands(network, pixels, progress), network.scale * h, network.scale * w)
         h, w = pixels.shape[:2]
         # A size in pixels is reached as a photograph is reduced, by its light; a factor in the values that networks
         # are trained to predict, where x2 by an x4 network in linear light costs 0.4 dB on Set5.
@@ -181,14 +179,14 @@ class Upscaler:
         resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width, linear_light=by_light)
         resized: Iterator[Tensor] = (
             _grey(part) if image.grayscale else part
-            for band in self._bands(passes[-1], pixels, progress, progress.tile)
+            for band in self._bands(passes[-1], pixels, progress)
             for part in resizer.push(band)
         )
         if self.faithful:
             resized = back_project(_collect_deep(resized, height, width), source)
         yield from _to_arrays(resized, image.pixels.dtype)
 
-    def _passes(self, image: Image, target: Target | None) -> list[Network]:
+    def passes(self, image: Image, target: Target | None) -> list[Network]:
         """Return the networks that ``image`` goes through on its way to ``target``, in their order."""
         return [self._network(scale) for scale in self._plan((target or self.native).factor(*image.pixels.shape[:2]))]
 
@@ -241,7 +239,7 @@ class Upscaler:
         times = []
         for _ in range(1 + runs):
             began = time.perf_counter()
-            for _band in self._bands(network, pixels, Progress(None, 0), None):
+            for _band in self._bands(network, pixels, Progress(None, 0)):
                 pass
             times.append(time.perf_counter() - began)
         return min(times[1:], default=times[0])
@@ -285,9 +283,7 @@ class Upscaler:
             height, width = network.scale * height, network.scale * width
         return total
 
-    def _bands(
-        self, network: Network, pixels: Pixels, progress: Progress, on_tile: Callable[[], None] | None
-    ) -> Iterator[Tensor]:
+    def _bands(self, network: Network, pixels: Pixels, progress: Progress) -> Iterator[Tensor]:
         """Yield the rows of the network's result for ``pixels`` ``[h, w, 3]`` as soon as they are final.
 
         Bands are float32 ``[3, n, s*w]`` in [0, 1], from top to bottom.
@@ -297,15 +293,14 @@ class Upscaler:
         image = Framed(pixels, Frame.of(network.generator, h, w))
         first = s * image.frame.margin
         top = -first  # row of the result at which the next band begins
-        for band in (self._streamed if network.generator.streams else self._tiled)(network, image, progress, on_tile):
+        make = self._streamed if network.generator.streams else self._tiled
+        for band in make(network, image, progress):
             rows = band[:, max(0, -top) : max(0, s * h - top), first : first + s * w]
             top += band.shape[1]
             if rows.numel():
                 yield rows
 
-    def _tiled(
-        self, network: Network, image: Framed, progress: Progress, on_tile: Callable[[], None] | None
-    ) -> Iterator[Tensor]:
+    def _tiled(self, network: Network, image: Framed, progress: Progress, *, counted: bool = True) -> Iterator[Tensor]:
         """Yield bands for ``image`` with its frame, from tiles that know nothing of each other."""
         s = network.scale
         rows, columns = self._spans(network, image.frame)
@@ -322,8 +317,8 @@ class Upscaler:
                 if row.fade:
                     sr = sr * row.window(s).to(sr.device)[:, None] * column.window(s).to(sr.device)
                 strip[:, s * (row.first - top) :, s * column.first : s * column.last] += sr
-                if on_tile is not None:
-                    on_tile()
+                if counted:
+                    progress.tile()
             final = image.frame.height if following is None else following.first
             yield strip[:, : s * (final - top)]
             carry = strip[:, s * (final - top) :].clone()  # lets go of the strip
@@ -343,11 +338,9 @@ class Upscaler:
                     raise
                 self._shrink(network, max(h, w), error)
         smaller = Framed(tile, Frame.of(network.generator, h, w, margin=0))
-        return torch.cat(list(self._tiled(network, smaller, progress, None)), 1)
+        return torch.cat(list(self._tiled(network, smaller, progress, counted=False)), 1)
 
-    def _streamed(
-        self, network: Network, image: Framed, progress: Progress, on_tile: Callable[[], None] | None
-    ) -> Iterator[Tensor]:
+    def _streamed(self, network: Network, image: Framed, progress: Progress) -> Iterator[Tensor]:
         """Do what ``_tiled`` does with tiles that take up where the ones above them ended."""
         s = network.scale
         rows, columns = self._spans(network, image.frame)
@@ -356,8 +349,7 @@ class Upscaler:
             parts = []
             for stream in streams:
                 parts.append(self._advance(stream, row.stop - row.start, progress).to(self.assembly))
-                if on_tile is not None:
-                    on_tile()
+                progress.tile()
             band = torch.zeros(3, parts[0].shape[1], s * image.frame.width, device=self.assembly)
             for column, sr in zip(columns, parts, strict=True):
                 x = s * (column.first - column.start)

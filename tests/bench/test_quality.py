@@ -21,6 +21,7 @@ from upscale.errors import InputError, NonFiniteOutput
 from upscale.images import Image, read_image, write_image
 from upscale.loading import load
 from upscale.metrics import METRICS, PROTOCOLS
+from upscale.metrics.protocols import DEFAULT_PROTOCOL
 
 SETS = os.environ.get(ROOT_VARIABLE)
 
@@ -170,6 +171,27 @@ def test_a_picture_that_memory_does_not_take_is_a_marked_row(folder: Path, monke
     monkeypatch.setattr(quality, "measure", greedy)
     rows, _ = measure({"bicubic": load("bicubic")}, open_sets([str(folder)], None, [2]), 2)
     assert [row.error for row in rows] == [None, "b: not enough memory for it", None]
+
+
+def test_memory_is_that_of_the_network_without_the_metrics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Peak:
+        def __init__(self, device: torch.device) -> None:
+            asked.append("network")
+
+        def bytes(self) -> int:
+            asked.append("peak")
+            return 1
+
+    def figures(*arguments: Any) -> Any:
+        asked.append("metrics")
+        return {}, {}
+
+    monkeypatch.setattr(quality, "PeakMemory", Peak)
+    monkeypatch.setattr(quality, "measure", figures)
+    next(quality.run({"bicubic": load("bicubic")}, open_sets([str(folder)], None, [2]), [2], DEFAULT_PROTOCOL, {}))
+    assert asked == ["network", "peak", "metrics"]
 
 
 def test_hr_is_cut_to_a_multiple_and_sixteen_bits_stay(tmp_path: Path) -> None:

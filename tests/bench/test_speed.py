@@ -49,6 +49,15 @@ def test_a_network_is_timed_at_every_size(tmp_path: Path) -> None:
         assert 0 < timing.share < 1
 
 
+def test_the_arithmetic_of_all_passes_is_counted() -> None:
+    generator = build(TINY, "tiny")
+    upscaler = Upscaler([generator], torch.device("cpu"), Precision.FP32, Tiling())
+    (timing,) = measure("tiny", upscaler, 4, (16,), repeats=(2, 2))
+    per_pixel = flop_per_pixel(generator)
+    assert per_pixel
+    assert timing.tflops == pytest.approx((per_pixel + 4 * per_pixel) * 16**2 / timing.seconds / 1e12)
+
+
 def test_a_network_of_another_library_is_timed_without_its_arithmetic() -> None:
     class Descriptor(SimpleNamespace):
         """As spandrel's."""

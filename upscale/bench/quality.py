@@ -179,6 +179,7 @@ def _picture(
                 warm.add((model, scale))
             peak = PeakMemory(upscaler.device)
             done = upscaler.upscale(case.lr, Target.parse(str(scale)))
+            memory = peak.bytes()  # before the metrics, which take more than small networks
             with told_of_memory(case.name, "close other programs"):
                 values, reasons = measure(case, done.image.pixels, scale, protocol, table)
         except UpscaleError as error:
@@ -195,7 +196,7 @@ def _picture(
                 reasons=reasons,
                 seconds=done.seconds,
                 megapixels=math.prod(case.gt.shape[:2]) / 1e6,
-                memory=peak.bytes(),
+                memory=memory,
             )
         )
     try:

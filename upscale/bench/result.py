@@ -22,7 +22,7 @@ from upscale.catalog import known
 from upscale.device import describe
 from upscale.engine import Upscaler
 from upscale.errors import InputError
-from upscale.files import replacing, said_of
+from upscale.files import write_text
 from upscale.metrics import Protocol
 
 
@@ -96,17 +96,6 @@ def write_csv(path: Path, result: Result, table: Mapping[str, Quantity]) -> None
         ends = ["" if value is None else value for value in (row.seconds, row.megapixels, row.memory, row.error)]
         writer.writerow([result.about["protocol"], row.dataset, row.scale, row.image, row.model, *values, *ends])
     write_text(path, text.getvalue())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, under its name only when it is whole.
-
-    Raises:
-        DiskFull: no room for it.
-        InputError: it cannot be written.
-    """
-    with said_of(path), replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def read_result(path: Path) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from upscale.errors import InputError
 from upscale.files import check_folder
-from upscale.images import Image, Pixels, is_picture, pictures_in, read_image
+from upscale.images import WHITE, Image, Pixels, is_picture, pictures_in, read_image
 from upscale.imaging import resize
 
 CARRIED = Path(__file__).parent / "pictures"
@@ -124,10 +124,12 @@ class Case:
 def open_case(dataset: DataSet, picture: Path, scale: int) -> Case:
     """Read ``picture``, cut it to a multiple of ``scale``, and reduce it or read its LR picture.
 
+    What is transparent is seen on white.
+
     Raises:
         InputError: not readable, smaller than the scale, or of another size than its LR picture says.
     """
-    hr = read_image(picture)
+    hr = read_image(picture).laid_on(WHITE)
     h, w = (length // scale for length in hr.pixels.shape[:2])
     if min(h, w) == 0:
         raise InputError(f"{picture.name}: {hr.pixels.shape[1]}x{hr.pixels.shape[0]} is too small for x{scale}")
@@ -135,7 +137,7 @@ def open_case(dataset: DataSet, picture: Path, scale: int) -> Case:
     path = dataset.lr_of(picture, scale)
     if path is None:
         return Case(picture.stem, Image(pixels=reduce(gt, scale), grayscale=hr.grayscale), gt, hr.grayscale)
-    lr = read_image(path)
+    lr = read_image(path).laid_on(WHITE)
     if lr.pixels.shape[:2] != (h, w):
         found, expected = f"{lr.pixels.shape[1]}x{lr.pixels.shape[0]}", f"{w}x{h}"
         raise InputError(f"{path.name}: {found}, but x{scale} of {picture.name} should be {expected}")
@@ -155,5 +157,5 @@ def reduce(gt: Pixels, scale: int) -> Pixels:
 
 
 def as_batch(pixels: Pixels) -> Tensor:
-    """Turn ``pixels`` ``[H, W, 3]`` into float64 ``[1, 3, H, W]`` in [0, 1]."""
+    """Turn ``pixels`` ``[H, W, C]`` into float64 ``[1, C, H, W]`` in [0, 1]."""
     return torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float64)) / int(np.iinfo(pixels.dtype).max)

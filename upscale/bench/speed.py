@@ -97,21 +97,21 @@ def measure(
     """Time ``upscaler`` on noise of each size: once to warm up, then some times, each right after a matmul."""
     reference = matmul(upscaler.device, upscaler.precision)
     target = Target.parse(str(scale))
-    generator = upscaler.generators.get(scale) or max(upscaler.generators.values(), key=lambda g: g.scale)
-    per_pixel = flop_per_pixel(generator)
     timings = []
     for size in sizes:
         noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-        upscaler.upscale(Image(pixels=noise), target)
+        image = Image(pixels=noise)
+        upscaler.upscale(image, target)
+        flop = _flop([network.generator for network in upscaler.passes(image, target)], size**2)
         peak = PeakMemory(upscaler.device)
         pairs: list[tuple[float, float]] = []
         while len(pairs) < repeats[0] or (len(pairs) < repeats[1] and sum(map(sum, pairs)) < ENOUGH):
             before = reference.run()
-            done = upscaler.upscale(Image(pixels=noise), target)
+            done = upscaler.upscale(image, target)
             pairs.append((done.seconds, before))
         seconds = [pair[0] for pair in pairs]
         median = statistics.median(seconds)
-        tflops = None if per_pixel is None else per_pixel * size**2 / median / 1e12
+        tflops = None if flop is None else flop / median / 1e12
         best = reference.flop / min(pair[1] for pair in pairs) / 1e12
         timings.append(
             Timing(
@@ -133,6 +133,18 @@ def measure(
         )
         on_size()
     return timings
+
+
+def _flop(passes: Sequence[Generator], pixels: int) -> float | None:
+    """Return the arithmetic of ``passes``, one after the other, for so many LR pixels; None where it is unknown."""
+    total = 0.0
+    for generator in passes:
+        per_pixel = flop_per_pixel(generator)
+        if per_pixel is None:
+            return None
+        total += per_pixel * pixels
+        pixels *= generator.scale**2
+    return total
 
 
 def flop_per_pixel(generator: Generator) -> float | None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_outputs, check_texts, tiling_of
+from upscale.cli.arguments import Force, check_texts, spare, tiling_of
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
+from upscale.files import write_text
 from upscale.options import MAX_SCALE, Precision
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def bench(
 
     from upscale.bench import quality
     from upscale.bench.baseline import check
-    from upscale.bench.result import Result, about, as_json, read_result, write_csv, write_text
+    from upscale.bench.result import Result, about, as_json, read_result, write_csv
     from upscale.bench.sets import open_sets
     from upscale.loading import load
     from upscale.metrics import PROTOCOLS
@@ -91,7 +92,7 @@ def bench(
     if protocol not in PROTOCOLS:
         raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
     check_texts(report, csv)
-    check_outputs(report, csv, force=force)
+    spare([] if baseline is None else [baseline], report, csv, force=force)
     chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)
