@@ -15,7 +15,9 @@ def test_factors(text: str, scale: Fraction) -> None:
     assert Target.parse(text).value == scale
 
 
-@pytest.mark.parametrize("text", ["0", "-2", "33", "abc", "", "1/0", "nan", "inf", "0.99"])
+@pytest.mark.parametrize(
+    "text", ["0", "-2", "33", "abc", "", "1/0", "nan", "inf", "0.99", "1e400", "1e999999999", "1.2.3"]
+)
 def test_impossible_factors(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a number|not between"):
         Target.parse(text)
@@ -54,6 +56,8 @@ def test_measures(measure: Measure, text: str, size: tuple[int, int]) -> None:
         (Measure.WIDTH, "0"),
         (Measure.WIDTH, "-5"),
         (Measure.WIDTH, "10.5"),
+        (Measure.WIDTH, "1e400"),
+        (Measure.MEGAPIXELS, "1e-999999999"),
         (Measure.FIT, "10"),
         (Measure.FIT, "10x"),
         (Measure.FIT, "10x0"),

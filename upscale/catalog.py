@@ -16,7 +16,7 @@ from platformdirs import user_config_path
 
 from upscale.config import did_you_mean, parse, toml_key, toml_lines
 from upscale.errors import ConfigError, UnknownWeights, UsageError
-from upscale.files import replacing
+from upscale.files import said_of, write_text
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param", ".bin")
 DEFAULT_MODEL = "compact"
@@ -206,17 +206,18 @@ def write_user(change: Mapping[str, Mapping[str, Any] | None]) -> None:
 
     Raises:
         ConfigError: the file would not be a catalogue any more; it is as it was.
+        InputError: it cannot be written.
     """
     from filelock import FileLock  # few commands need it
 
     path = user_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(".weights.toml.lock")):  # another process may add to it just now
-        tables = read_tables(_text(path), path.name) if path.exists() else {}
-        text = to_toml({name: table for name, table in {**tables, **change}.items() if table is not None})
-        from_toml(text, path.name, shipped())  # every command reads the file: none would work any more
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with said_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(".weights.toml.lock")):  # another process may add to it just now
+            tables = read_tables(_text(path), path.name) if path.exists() else {}
+            text = to_toml({name: table for name, table in {**tables, **change}.items() if table is not None})
+            from_toml(text, path.name, shipped())  # every command reads the file: none would work any more
+            write_text(path, text)
     known.cache_clear()
 
 

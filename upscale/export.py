@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from upscale.checkpoint import load_generator, save_generator
 from upscale.errors import UsageError
-from upscale.files import replacing
+from upscale.files import replacing, said_of
 from upscale.models import Generator
 
 OPSET = 18
@@ -27,11 +27,12 @@ def export_safetensors(generator: Generator, path: Path, about: Mapping[str, Any
 
     Raises:
         UsageError: it has no weights.
+        InputError: the file cannot be written.
     """
     if next(generator.parameters(), None) is None:
         raise UsageError("this network has no weights to export", "its name is all that it needs")
     lr = _probe(generator, 24, 32)
-    with replacing(path) as temporary, torch.inference_mode():
+    with said_of(path), replacing(path) as temporary, torch.inference_mode():
         save_generator(temporary, generator, about, torch.float16 if half else torch.float32)
         return float((load_generator(temporary).enlarge(lr) - generator.enlarge(lr)).abs().max())
 
@@ -44,6 +45,7 @@ def export_onnx(generator: Generator, path: Path, *, half: bool) -> float:
 
     Raises:
         UsageError: the packages for it are not installed, or the network is more than a network.
+        InputError: the file cannot be written.
     """
     if generator.any_scale:
         raise UsageError("ONNX cannot hold this network: it interpolates to any scale", "export to .safetensors")
@@ -55,7 +57,11 @@ def export_onnx(generator: Generator, path: Path, *, half: bool) -> float:
     core = _Core(copy.deepcopy(generator.folded()))
     if half:
         core.generator.to_precision(torch.float16)
-    with replacing(path) as temporary, warnings.catch_warnings(action="ignore"):  # "legacy", and remarks on tracing
+    with (
+        said_of(path),
+        replacing(path) as temporary,
+        warnings.catch_warnings(action="ignore"),  # "legacy", and remarks on tracing
+    ):
         torch.onnx.export(
             core,
             (_probe(generator, 24, 32),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -142,6 +143,8 @@ class Target:
 
 def _number(text: str, whole_text: str, *, whole: bool = False) -> Fraction:
     try:
+        if not re.fullmatch(r"[-+]?[\d.]{1,30}(/\d{1,30})?", text):  # an exponent may be of any size
+            raise ValueError
         number = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"{whole_text!r} is not a number") from None

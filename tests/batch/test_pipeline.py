@@ -111,9 +111,47 @@ def test_retry_failed_does_nothing_else(folder: Path) -> None:
     PILImage.fromarray(picture(8, 8)).save(folder / "bad.png")
     good = (folder / "bad.png").read_bytes()
     (folder / "bad.png").write_bytes(good[:60])
-    run(jobs_of(folder)[1:])
-    assert kinds(run(jobs_of(folder), retry_failed=True)) == [Skipped, Skipped, Skipped, Failed]
+    run(jobs_of(folder))
+    (folder.with_name("out") / "0.png").unlink()
+    for again in (False, True):
+        ended = run(jobs_of(folder, force=again), retry_failed=True, redo=again)
+        assert kinds(ended) == [Skipped, Skipped, Skipped, Failed]
+        assert isinstance(ended[3], Failed)
+        assert not ended[3].earlier
     assert not (folder.with_name("out") / "0.png").exists()
+
+
+def test_retry_failed_does_what_was_never_noted(folder: Path) -> None:
+    run(jobs_of(folder)[1:])
+    assert kinds(run(jobs_of(folder), retry_failed=True)) == [Done, Skipped, Skipped, Failed]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_retry_failed_does_what_failed_for_a_while(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(data: bytes, name: str) -> Image:
+        raise error
+
+    run(jobs_of(folder))
+    other = replace(X2, strip=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "decode", failing)
+        assert kinds(run(jobs_of(folder)[:1], other)) == [Failed]
+    assert kinds(run(jobs_of(folder), other, retry_failed=True)) == [Done, Skipped, Skipped, Failed]
+
+
+def test_retry_failed_with_another_format_leaves_what_was_done(folder: Path) -> None:
+    PILImage.new("RGB", (9000, 2)).save(folder / "wide.webp")
+    assert kinds(run(jobs_of(folder))) == [Done, Done, Done, Failed, Failed]
+    jobs = plan([str(folder)], folder.with_name("out"), X2.target, Naming(suffix=".tif"))
+    assert kinds(run(jobs, retry_failed=True)) == [Skipped, Skipped, Skipped, Failed, Done]
+    assert sorted(path.name for path in folder.with_name("out").glob("[!.]*")) == [
+        "0.png",
+        "1.png",
+        "2.png",
+        "wide.tif",
+    ]
 
 
 def test_a_result_that_was_changed_is_left_and_the_others_are_done(folder: Path) -> None:
@@ -364,6 +402,18 @@ def test_large_pictures_are_copied_or_left_out(folder: Path) -> None:
     assert (folder.with_name("out") / "2.png").read_bytes() == (folder / "2.png").read_bytes()
     other = replace(settings, skip_large=True)
     assert kinds(run(jobs_of(folder, other), other))[:3] == [Done, Skipped, Skipped]
+
+
+def test_pages_are_copied_only_if_all_are_large_enough(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    large, little = (Image(pixels=picture(height, 8)) for height in (12, 6))
+    write_image(folder / "a.tif", replace(large, following=(little,)))
+    write_image(folder / "b.tif", replace(large, following=(large,)))
+    settings = Settings(target=Target.parse("10", Measure.HEIGHT), skip_large=True)
+    assert kinds(run(jobs_of(folder, settings), settings)) == [Done, Skipped]
+    result = read_image(folder.with_name("out") / "a.tif")
+    assert [frame.pixels.shape[0] for frame in result.frames] == [12, 10]
 
 
 def test_provenance_is_noted_unless_stripped(folder: Path) -> None:

@@ -52,6 +52,17 @@ def test_templates(tmp_path: Path, template: str, target: Target, name: str) -> 
     assert job.output == tmp_path / "out" / name
 
 
+def test_the_format_is_what_the_template_says_not_what_fills_it(tmp_path: Path) -> None:
+    source = str(save(tmp_path / "photo.jpg.png"))
+    for suffix, name in ((None, "photo.jpg.png"), (".webp", "photo.jpg.webp")):
+        (job,) = plan([source], tmp_path / "out", X2, Naming(template="{stem}", suffix=suffix))
+        assert job.output.name == name
+    with pytest.raises(UsageError, match=r"--format webp: --name '\{stem\}\.jpg' is that of another format"):
+        Naming(template="{stem}.jpg", suffix=".webp")
+    (job,) = plan([source], tmp_path / "out", X2, Naming(template="{stem}.jpeg", suffix=".jpg"))
+    assert job.output.name == "photo.jpg.jpeg"
+
+
 @pytest.mark.parametrize("template", ["{what}", "{stem", "{0}", "sub/{stem}", "..", "{stem.x}", "{stem.__class__}"])
 def test_impossible_templates(template: str) -> None:
     with pytest.raises(UsageError, match="--name"):
@@ -78,7 +89,7 @@ def test_names_that_differ_in_case_only_are_one_where_the_system_says_so(
     sources = [str(save(tmp_path / "1" / "IMG.png")), str(save(tmp_path / "2" / "img.png"))]
     assert len(plan(sources, tmp_path / "out", X2, Naming())) == 2
     monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(OutputExists, match="would become this file"):
+    with pytest.raises(OutputExists, match="and so would"):
         plan(sources, tmp_path / "out", X2, Naming())
 
 
@@ -106,7 +117,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "hint"), [("b.jgp", ".jpg"), ("b.tga", ".png"), ("b.TIFFF", ".tiff")])
 def test_a_misspelt_file_is_no_folder(tmp_path: Path, name: str, hint: str) -> None:
     source = save(tmp_path / "a.png")
-    with pytest.raises(UnsupportedFormat, match=f"{name}: cannot write") as caught:
+    with pytest.raises(UsageError, match=f"{name}: cannot write") as caught:
         plan([str(source)], tmp_path / name, X2, Naming())
     assert hint in str(caught.value.hint)
     (tmp_path / name).mkdir()
@@ -128,11 +139,27 @@ def test_a_format_that_is_not_that_of_the_file_is_refused(tmp_path: Path) -> Non
     assert job.output == tmp_path / "b.jpeg"
 
 
-def test_two_sources_of_one_result_are_refused(tmp_path: Path) -> None:
-    for name in ("one/a.png", "two/a.png"):
-        save(tmp_path / name)
-    with pytest.raises(OutputExists, match="would become this file"):
-        plan([str(tmp_path / "one" / "a.png"), str(tmp_path / "two" / "a.png")], tmp_path / "out", X2, Naming())
+def test_two_sources_of_one_result_are_refused_and_the_others_are_not(tmp_path: Path) -> None:
+    names = ("one/a.png", "two/a.png", "two/b.png")
+    sources = [str(save(tmp_path / name)) for name in names]
+    with pytest.raises(OutputExists, match=r"one/a\.png: would become .*out/a\.png, and so would .*two/a\.png"):
+        plan(sources, tmp_path / "out", X2, Naming())
+    refused: list[Refused] = []
+    (job,) = plan(sources, tmp_path / "out", X2, Naming(), refused=refused)
+    assert job.output.name == "b.png"
+    assert [each.name for each in refused] == sources[:2]
+
+
+def test_a_result_of_someone_else_keeps_no_other_back(tmp_path: Path) -> None:
+    sources = [str(save(tmp_path / name)) for name in ("a.png", "b.png")]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").touch()
+    refused: list[Refused] = []
+    (job,) = plan(sources, tmp_path / "out", X2, Naming(), refused=refused)
+    assert job.source.name == "b.png"
+    assert [(each.name, each.error.message) for each in refused] == [
+        (sources[0], f"{tmp_path / 'out' / 'a.png'}: exists already")
+    ]
 
 
 def test_an_input_is_never_replaced(tmp_path: Path) -> None:
@@ -154,6 +181,53 @@ def test_in_a_folder_what_changes_its_format_gives_way(tmp_path: Path) -> None:
     assert [job.output.name for job in jobs] == ["a.png", "a.tga.png", "b.png", "c.jpg", "c.webp"]
     jobs = plan([str(tmp_path / "in")], None, X2, Naming(suffix=".png"))
     assert [job.output.name for job in jobs] == ["a.png", "a.tga.png", "b.png", "c.jpg.png", "c.webp.png"]
+
+
+@pytest.mark.parametrize(
+    ("output", "template", "names"),
+    [
+        (None, None, ["a_x2.png", "a.jpg_x2.png"]),
+        ("out", None, ["a.png", "a.jpg.png"]),
+        ("out", "{stem}_big{ext}", ["a_big.png", "a.jpg_big.png"]),
+        ("out", "{stem}_big.png", ["a_big.png", "a.jpg_big.png"]),
+        ("out", "big", []),
+    ],
+)
+@pytest.mark.parametrize("whole", [False, True], ids=["files", "folder"])
+def test_names_are_told_apart_where_there_is_room_for_it(
+    tmp_path: Path, output: str | None, template: str | None, names: list[str], whole: bool
+) -> None:
+    sources = [str(save(tmp_path / "in" / name)) for name in ("a.png", "a.jpg")]
+    if whole and output is None:
+        names = ["a.png", "a.jpg.png"]
+    refused: list[Refused] = []
+    inputs = [str(tmp_path / "in")] if whole else sources
+    folder = None if output is None else tmp_path / output
+    jobs = plan(inputs, folder, X2, Naming(template=template, suffix=".png"), refused=refused)
+    assert sorted(job.output.name for job in jobs) == sorted(names)
+    assert len(refused) == 2 - len(names)
+
+
+def test_results_of_a_link_to_a_folder_lie_beside_the_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "real" / "a.png")
+    (tmp_path / "place").mkdir()
+    try:
+        (tmp_path / "place" / "photos").symlink_to(tmp_path / "real", target_is_directory=True)
+    except OSError:
+        pytest.skip("links need rights here")
+    monkeypatch.chdir(tmp_path / "place")
+    (job,) = plan(["photos"], None, X2, Naming())
+    assert job.output == Path("photos_x2/a.png")
+    monkeypatch.chdir("photos")
+    (job,) = plan(["."], None, X2, Naming())
+    assert job.output == tmp_path / "real_x2" / "a.png"
+
+
+def test_beside_the_root_of_all_folders_there_is_none() -> None:
+    root = Path.cwd().anchor
+    with pytest.raises(InputError, match="no folder beside it") as caught:
+        plan([root], None, X2, Naming())
+    assert "--output" in str(caught.value.hint)
 
 
 def test_in_a_folder_one_that_is_too_much_has_no_size(tmp_path: Path) -> None:

@@ -279,6 +279,31 @@ def test_an_export_that_fails_leaves_what_was_there(command: Command, tmp_path: 
     assert target.read_bytes() == b"precious"
 
 
+def test_an_export_replaces_no_network_that_it_reads(command: Command, file: Path) -> None:
+    before = file.read_bytes()
+    for model in (str(file), f"{file}:0.5,compact-x2:0.5", fetched(file)):
+        place = store.place(known().find(model)[0]) if model == "tiny" else file
+        code, _, err = command(["models", "export", model, "-o", str(place), "--force"])
+        assert (code, "is an input; it will not be replaced" in err) == (1, True)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.onnx"])
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(
+    command: Command, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(torch.onnx, "export", lambda core, lr, path, **_: refuse(path))
+    code, _, err = command(["models", "export", str(file), "-o", str(tmp_path / name)])
+    assert (code, err) == (1, f"error: {tmp_path / name}: cannot be written: Permission denied\n")
+    code, _, err = command(["models", "add", str(file), "--name", "mine"])
+    assert (code, err) == (1, f"error: {user_file()}: cannot be written: Permission denied\n")
+
+
 @pytest.mark.parametrize("fp16", [False, True])
 def test_exported_safetensors_is_the_same_network(command: Command, file: Path, tmp_path: Path, fp16: bool) -> None:
     target = tmp_path / "out.safetensors"

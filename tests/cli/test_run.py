@@ -212,6 +212,13 @@ def test_the_bars_of_a_terminal_do_not_run_into_names(
     assert "\x1b[2Ka_x2.png\n" in err.file.getvalue()  # the line of the bar erased, then the name
 
 
+def test_names_go_to_standard_output_while_bars_go_to_a_terminal(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True))
+    assert run("a.png", "-x", "2")[:2] == (0, "a_x2.png\n")
+
+
 def test_what_the_system_refuses_is_one_line(run: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run("a" * 300 + ".png", "-x", "2")
     assert (code, err.count("error: ")) == (1, 1)
@@ -292,6 +299,38 @@ def test_what_ends_a_run_is_an_event_too(run: Callable[..., Outcome]) -> None:
     assert run("gone.png", "-x", "2")[1] == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["a.png", "--quality", "500"], 2, "--quality"),
+        (["a.png", "--bogus"], 2, "--bogus"),
+        (["a.png", "--fp32"], 2, "--fp32"),
+        (["compare", "a.png"], 2, "B"),
+        (["check", "a.png", "gone.png"], 1, "gone.png"),
+        (["check", "a.png", "a.png", "--report", "a" * 300 + ".html"], 1, "aaa"),  # a refusal of the system's
+    ],
+)
+def test_every_mistake_is_an_event(
+    run: Callable[..., Outcome], capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, said: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--json"])
+    (event,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (caught.value.code, set(event), event["event"]) == (code, {"event", "error", "hint"}, "error")
+    assert said in event["error"]
+
+
+def test_a_dry_run_of_what_failed_lists_what_would_be_done(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "bad.png").write_text("text")
+    assert run("in", "-x", "2")[0] == 1
+    assert run("in", "-x", "2", "--retry-failed", "--dry-run")[1] == "in/bad.png ? -> in_x2/bad.png ?\n"
+    (tmp_path / "in" / "bad.png").unlink()
+    code, out, err = run("in", "-x", "2", "--retry-failed", "--dry-run")
+    assert (code, out, err.startswith("0 pictures")) == (0, "", True)
+
+
 def test_an_input_that_cannot_be_used_does_not_keep_the_others(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     PILImage.new("1", (40_000, 2)).save(tmp_path / "wide.jpg")  # x2 is more than JPEG can be
@@ -329,7 +368,7 @@ def test_links_to_nowhere_and_to_themselves_are_told_and_keep_nobody(
     (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
     (tmp_path / "in" / "round.png").symlink_to("round.png")
     code, out, err = run("in", "-x", "2")
-    assert (code, out) == (1, f"{tmp_path / 'in_x2' / 'a.png'}\n")
+    assert (code, out) == (1, f"{Path('in_x2/a.png')}\n")
     assert "1 done, 2 failed" in err
     code, out, err = run("in/round.png", "-x", "2")
     assert (code, out, err.startswith("error: in/round.png: ")) == (1, "", True)

@@ -41,6 +41,27 @@ def test_part_is_shown_as_each_network_enlarges_it(tmp_path: Path, capsys: pytes
     assert not code_of([*asked, "--force"])
 
 
+def test_the_picture_itself_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "holiday.png"
+    PILImage.fromarray(picture(20, 20)).save(source)
+    before = source.read_bytes()
+    assert code_of(["try", str(source), "-o", str(tmp_path / "holiday"), "-m", "bicubic", "--force"]) == 1
+    assert "is an input; it will not be replaced" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [(".", "a_try"), ("", "a_try"), ("to/", "to/a_try"), ("t.v2", "t.v2"), ("b.PNG", "b"), ("b.html", "b")],
+)
+def test_names_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    PILImage.fromarray(picture(20, 20)).save("a.png")
+    (tmp_path / "to").mkdir()
+    assert not code_of(["try", "a.png", "-o", output, "-m", "bicubic"])
+    assert {f"{name}.png", f"{name}.html"} <= {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+
+
 def test_part_is_where_most_detail_is() -> None:
     even = np.full((96, 160, 3), 90, np.uint8)
     even[48:80, 96:128] = np.random.default_rng(0).integers(0, 255, (32, 32, 3))
@@ -59,6 +80,7 @@ def test_long_names_stay_under_their_pictures() -> None:
         (["-m", "bicubix"], 2, "unknown model 'bicubix'"),
         (["--at", "middle"], 2, "'middle' is not a place"),
         (["--at", "99,3"], 2, "outside of 20x10"),
+        (["--at", "²,3"], 2, "'²,3' is not a place"),
         (["-o", "none/such"], 2, "there is no folder"),
     ],
 )

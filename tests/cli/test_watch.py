@@ -89,12 +89,35 @@ def test_a_clash_holds_up_nothing_for_good(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     out.mkdir()
-    PILImage.fromarray(picture(8, 8)).save(folder / "a.png")
+    for name in ("a.png", "b.png"):
+        PILImage.fromarray(picture(8, 8)).save(folder / name)
     (out / "a.png").write_bytes(b"of someone else")
     with watching(folder) as (results, errors):
-        assert "exists already" in errors.readline()
+        assert results.readline().strip().endswith("b.png")
+        assert "a.png: exists already" in errors.readline()
+        assert errors.readline().startswith("hint: ")
+        time.sleep(1)
         (out / "a.png").unlink()
         assert results.readline().strip().endswith("a.png")
+        PILImage.fromarray(picture(8, 8)).save(folder / "c.png")
+        (out / "c.png").write_bytes(b"of someone else")
+        assert "c.png: exists already" in errors.readline()  # the other was told once
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_result_whose_name_another_takes_is_made_again(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    PILImage.fromarray(picture(8, 8)).save(folder / "a.jpg")
+    with watching(folder, "-x", "2", "-f", "png") as (results, _):
+        assert results.readline().strip().endswith("a.png")
+        PILImage.fromarray(picture(10, 10)).save(folder / "a.png")
+        assert {Path(results.readline().strip()).name for _ in range(2)} == {"a.png", "a.jpg.png"}
+        assert read_image(out / "a.jpg.png").pixels.shape == (16, 16, 3)
+        assert read_image(out / "a.png").pixels.shape == (20, 20, 3)
+        (folder / "a.png").unlink()
+        assert results.readline().strip().endswith("a.png")
+        assert read_image(out / "a.png").pixels.shape == (16, 16, 3)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from upscale.files import ends_with_newline, part_prefix
+from upscale.files import ends_with_newline, exists, part_prefix
 
 FOLDER = ".upscale"
 _APPENDING = 0
@@ -58,6 +58,7 @@ class Journal:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.entries: dict[str, Entry] = {}
+        self._by_source: dict[str, Entry] = {}
         self._earlier: dict[str, Entry] = {}
         self._read = 0  # bytes
         self._files: tuple[int, int] | None = None  # the journal and the locks
@@ -78,6 +79,7 @@ class Journal:
                 entry = _parse(line)
                 if entry is not None:
                     self.entries[entry.output] = entry
+                    self._by_source[entry.source] = entry
 
     def begin(self) -> None:
         """Read the journal; what is noted from now on is new."""
@@ -91,6 +93,11 @@ class Journal:
     def find(self, output: Path) -> Entry | None:
         """Return the last entry about ``output``."""
         return self.entries.get(self._key(output))
+
+    def has_done(self, source: Path) -> bool:
+        """Tell whether the last that was noted of ``source``, as it is now, is that it was done, under any name."""
+        entry = self._by_source.get(str(source.absolute()))
+        return entry is not None and entry.status == "done" and exists(source) and Source.of(source).is_that_of(entry)
 
     def made(self, output: Path) -> bool:
         """Tell whether ``output`` is as a run left it, so that another may replace it."""

@@ -28,7 +28,7 @@ from upscale.device import told_of_memory
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
 from upscale.files import exists, said_of
-from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_header
+from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_size
 
 READ_AHEAD = 2
 _LESS = "close other programs, or give -j 1"
@@ -107,10 +107,10 @@ def run(
     """Do ``jobs`` with ``upscalers`` of one network, one for each device; ``on_end`` is told of the end of each job.
 
     What the journal of a folder of results says to be done, from the same content and with the same settings, is not
-    done again, and a result that was changed since is left; what another run works on comes last. ``retry_failed``: do
-    nothing but what failed before. ``redo``: do everything, whatever the journal said at the beginning. With a
-    ``team``, what the others do is reported as done, too. ``first``: the first of ``jobs``, whose decoding was begun
-    before the network was there; a journal would have to be asked for it.
+    done again, and a result that was changed since is left; what another run works on comes last. ``retry_failed``: try
+    what failed before again, but nothing that was done, by whatever settings. ``redo``: do everything else, whatever
+    the journal said at the beginning. With a ``team``, what the others do is reported as done, too. ``first``: the
+    first of ``jobs``, whose decoding was begun before the network was there; a journal would have to be asked for it.
 
     Raises:
         DiskFull: no room for a result; nothing is begun any more, what was begun is finished.
@@ -201,6 +201,7 @@ class _Stages:
         """Read the picture of ``job`` unless there is no need to; None: another run works on it."""
         journal = None if job.root is None else self.journals[job.root]
         claimed = False
+        source = Source(job.source, ())
         try:
             source = Source.of(job.source)
             if journal is not None:
@@ -227,35 +228,30 @@ class _Stages:
         except UpscaleError as error:
             return self._failed(job, error, journal if claimed else None, source)
         except OSError as error:
-            if claimed and journal is not None:
-                journal.release(job.output)
-            return Failed(job=job, error=InputError(f"{error.filename or job.source}: {error.strerror or error}"))
+            said = InputError(f"{error.filename or job.source}: {error.strerror or error}")
+            return self._failed(job, said, journal if claimed else None, source, passing=True)
 
     def _known(self, job: Job, source: Source, journal: Journal) -> Ended | None:
         """Return how ``job`` ended before, None if there is something to do."""
         entry = journal.find(job.output)
         new = entry is not None and journal.is_new(entry)
+        if self.retry_failed and not new and journal.has_done(job.source):
+            return Skipped(job=job, reason="did not fail before")
         if self.redo and not new:
             return None
-        ended: Ended | None = None
-        if entry is not None and entry.settings == self.settings.key and entry.status != "begun":
-            if source.is_that_of(entry):
-                if entry.status == "failed":
-                    error = UpscaleError(f"{job.source}: {entry.error}", entry.hint)
-                    ended = Failed(job=job, error=error, earlier=not new)
-                elif entry.output_state == output_state(job.output):
-                    ended = self._by_another(job, entry) if new else Skipped(job=job, reason="unchanged")
-        if self.retry_failed and not new:
-            return None if isinstance(ended, Failed) else Skipped(job=job, reason="did not fail before")
-        return ended
+        if entry is not None and entry.settings == self.settings.key and source.is_that_of(entry):
+            if entry.status == "failed" and (new or not self.retry_failed):
+                error = UpscaleError(f"{job.source}: {entry.error}", entry.hint)
+                return Failed(job=job, error=error, earlier=not new)
+            if entry.status == "done" and entry.output_state == output_state(job.output):
+                return self._by_another(job, entry) if new else Skipped(job=job, reason="unchanged")
+        return None
 
     def _by_another(self, job: Job, entry: Entry) -> Ended:
         """Return how ``job`` ended that another process has done meanwhile."""
         if not self.shared:
             return Skipped(job=job, reason="another run has done it")
-        header = read_header(job.output)
-        size = (0, 0) if header is None else (header.height, header.width)
-        return Done(job=job, size=size, result=None, notices=entry.notices)
+        return Done(job=job, size=read_size(job.output) or (0, 0), result=None, notices=entry.notices)
 
     def begin(self, ready: _Ready | Ended) -> Future[Ended]:
         """Enlarge and write a picture, once there is room for it in memory."""
@@ -286,7 +282,7 @@ class _Stages:
         on_tile = partial(self._on_tile, job)
         try:
             height, width = target.size(*image.pixels.shape[:2])
-            if target.is_reached(*image.pixels.shape[:2]):
+            if all(target.is_reached(*frame.pixels.shape[:2]) for frame in image.frames):
                 if self.settings.skip_large:
                     return _finished(self._skipped(ready, "is large enough already"))
                 return self.writer.submit(self._write, ready, partial(copy, job, image, self.settings))
@@ -335,14 +331,18 @@ class _Stages:
             result = replace(result, image=gone)
         return Done(job=job, size=(height, width), result=result, notices=notices)
 
-    def _failed(self, job: Job, error: UpscaleError, journal: Journal | None, source: Source) -> Failed:
-        """Note a failure that another try would repeat, and give up the claim."""
+    def _failed(
+        self, job: Job, error: UpscaleError, journal: Journal | None, source: Source, *, passing: bool = False
+    ) -> Failed:
+        """Note a failure, ``passing`` if another try may not repeat it, and give up the claim."""
         if isinstance(error, DiskFull):
             self.full = error
         if journal is not None:
-            if not isinstance(error, DiskFull | OutOfMemory):  # neither of which is the picture's fault
+            if not isinstance(error, DiskFull):
                 source.hash()
-                entry = journal.entry(job.output, "failed", source, self.settings.key)
+                passing = passing or isinstance(error, OutOfMemory)
+                # What failed with no settings, every run tries again.
+                entry = journal.entry(job.output, "failed", source, "" if passing else self.settings.key)
                 reason = error.message.removeprefix(f"{job.source}: ")  # standard input has another path each time
                 with suppress(OSError):  # a full disk: it is told all the same, and tried again by the next run
                     journal.note(replace(entry, error=reason, hint=error.hint))

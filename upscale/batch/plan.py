@@ -9,22 +9,20 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from string import Formatter
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from upscale.batch.journal import Entry, Journal, Source
 from upscale.catalog import CHECKPOINT_SUFFIXES
-from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
+from upscale.errors import InputError, OutputExists, UpscaleError, UsageError
 from upscale.files import exists, resolved
-from upscale.images import FORMATS, check_size, format_of, pictures_in, read_header
-from upscale.images.formats import READ_ONLY, SUFFIXES
+from upscale.images import FORMATS, check_size, format_of, pictures_in, read_size
+from upscale.images.formats import READ_ONLY, SUFFIXES, ImageFormat
 from upscale.options import Target
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +51,10 @@ class Job:
 
 
 class Refused(NamedTuple):
-    """An input of which no picture can be made, and why."""
+    """An input of which no result can be made, and why."""
 
     name: str
-    error: InputError
+    error: UpscaleError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +84,29 @@ class Naming:
                 raise UsageError(f"--name {self.template!r}: {error}", f"its fields are {fields}") from error
             if Path(name).name != name or name in (".", ".."):
                 raise UsageError(f"--name {self.template!r}: is a path", "name the folder with --output")
+            if self.suffix is not None and _format(self.template) not in (None, SUFFIXES[self.suffix]):
+                raise UsageError(
+                    f"--format {self.suffix[1:]}: --name {self.template!r} is that of another format",
+                    "leave one of them out, or end the name with {ext}",
+                )
 
-    def name(self, job: Job, target: Target, default: str) -> str:
-        """Return the name of the result of ``job``, by ``default`` if the user gave no template."""
+    def name(self, job: Job, target: Target, *, whole: bool = False) -> str:
+        """Return the name of the result of ``job``; ``whole``: with the whole name of its source for ``{stem}``."""
         height, width = job.result_size(target) or (0, 0)
         ext = self.suffix_of(job.source)
         network = Path(self.model)
         called = network.stem if network.suffix in CHECKPOINT_SUFFIXES else network.name
         values = {
-            "stem": job.source.stem,
+            "stem": job.source.name if whole else job.source.stem,
             "scale": str(target).removeprefix("x"),
             "ext": ext,
             "model": re.sub(r"[^\w.+-]+", "-", called),
             "width": str(width),
             "height": str(height),
         }
-        name = self._fill(self.template or default, values)
-        return name if Path(name).suffix.lower() in SUFFIXES else name + ext
+        template = self.template or (f"{{stem}}_{target}{{ext}}" if job.root is None else "{stem}{ext}")
+        ends = template.endswith("{ext}") or _format(template) is not None
+        return self._fill(template if ends else template + "{ext}", values)
 
     def suffix_of(self, source: Path) -> str:
         """Return the suffix of the result of ``source``."""
@@ -113,6 +117,11 @@ class Naming:
     @staticmethod
     def _fill(template: str, values: Mapping[str, str]) -> str:
         return template.format(**values)
+
+
+def _format(template: str) -> ImageFormat | None:
+    """Return the format that the end of ``template`` names itself, whatever its fields are filled with."""
+    return SUFFIXES.get(Path(template).suffix.lower())
 
 
 def plan(
@@ -129,65 +138,70 @@ def plan(
 
     ``inputs`` are files, folders (``recursive``: with their subfolders) and glob patterns. ``output`` is a file for a
     single picture, otherwise a folder; without it results lie beside their sources with the factor in their names:
-    ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``; ``a.tga`` beside ``a.png`` becomes
-    ``a.tga.png``. Inputs that cannot be enlarged go to ``refused``, so that they do not keep the others; without it,
-    or if it is the only one, it is raised.
+    ``photo_x4.jpg``, and ``dir_x4/`` with the tree and the names of ``dir/``. Of two results of one name, the one that
+    changes its format gives way: ``a.tga`` beside ``a.png`` becomes ``a.tga.png``. Inputs that cannot be enlarged, or
+    written where they should, go to ``refused``, so that they do not keep the others; without it, the first is raised.
 
     Raises:
-        UsageError: an empty input, or a format that is not that of ``output``.
+        UsageError: an empty input, or an ``output`` that cannot be written, or of another format than asked for.
         InputError: an input that is not there or a pipe, a folder without pictures, or one that cannot be written to.
         UnsupportedFormat: a suffix that cannot be written, or a result too large for its format, unless in a folder.
         OutputExists: two sources for one file, a source that would be replaced, or, without ``force``, an existing file
             that is not the result of an earlier run for this source.
     """
-    paths = [path for pattern in inputs for path in _tried(pattern, partial(_expand, pattern), refused)]
+    paths: list[Path] = []
+    for pattern in inputs:
+        with _refusing(pattern, refused):
+            paths += _expand(pattern)
+    several = len(paths) + len(refused or ()) > 1 or any(path.is_dir() for path in paths)
+    jobs: list[Job] = []
     if output is not None and not output.is_dir() and output.suffix.lower() in SUFFIXES:
-        if len(paths) + len(refused or ()) > 1 or any(path.is_dir() for path in paths):
+        if several:
             raise InputError(f"{output}: is one file, but there are several pictures", "name a folder with --output")
         if naming.suffix is not None and SUFFIXES[naming.suffix] is not SUFFIXES[output.suffix.lower()]:
             raise UsageError(
                 f"--format {naming.suffix[1:]}: --output names a {output.suffix} file", "leave one of them out"
             )
-        jobs = [Job(source=path, output=output, size=_size(path)) for path in paths]
+        jobs += (Job(source=path, output=output, size=read_size(path)) for path in paths)
     else:
-        single = len(paths) + len(refused or ()) == 1 and not any(path.is_dir() for path in paths)
-        if output is not None and not exists(output) and single:
+        if output is not None and not exists(output) and not several:
             _check_slip(output)
-        jobs = [
-            job
-            for path in paths
-            for job in _tried(str(path), partial(_jobs, path, output, target, naming, recursive), refused)
-        ]
+        for path in paths:
+            with _refusing(str(path), refused):
+                jobs += _jobs(path, output, target, naming, recursive)
         jobs = list({(_place(job.source), _place(job.output)): job for job in jobs}.values())  # named twice
-    jobs = [job for one in jobs for job in _tried(str(one.source), partial(_fitting, one, target), refused)]
-    if refused and len(refused) == 1 and not jobs:
-        raise refused[0].error
-    _check_clashes(jobs)
-    if not force:
-        _check_existing(jobs)
-    for folder in dict.fromkeys(job.output.parent for job in jobs if job.root is not None):
+        jobs = _told_apart(jobs, target, naming)
+    wrong = ({} if force else _foreign(jobs)) | _clashing(jobs)
+    good = []
+    for job in jobs:
+        with _refusing(str(job.source), refused):
+            if job in wrong:
+                raise wrong[job]
+            _check_fit(job, target)
+            good.append(job)
+    for folder in dict.fromkeys(job.output.parent for job in good if job.root is not None):
         _check_writable(folder)
-    return jobs
+    return good
 
 
-def _tried(name: str, step: Callable[[], Iterable[T]], refused: list[Refused] | None) -> list[T]:
-    """Return what ``step`` gives for the input ``name``; nothing, and a note in ``refused``, if it cannot be used."""
+@contextmanager
+def _refusing(name: str, refused: list[Refused] | None) -> Iterator[None]:
+    """Note in ``refused`` why the input ``name`` cannot be used; without it, raise that."""
     try:
-        return list(step())
+        yield
     except (InputError, OSError) as error:  # of the system: a name that is too long
         said = error if isinstance(error, InputError) else InputError(f"{name}: {error.strerror or error}")
         if refused is None:
             raise said from error
         refused.append(Refused(name, said))
-        return []
 
 
 def _check_slip(output: Path) -> None:
-    """Raise UnsupportedFormat for what would be a folder, but seems to be meant as a file."""
+    """Raise UsageError for what would be a folder, but seems to be meant as a file."""
     near = difflib.get_close_matches(output.suffix.lower(), SUFFIXES, n=1, cutoff=0.7)
     if near or output.suffix.lower() in READ_ONLY:
         hint = f"did you mean {near[0]}, or" if near else f"supported are {' '.join(SUFFIXES)};"
-        raise UnsupportedFormat(f"{output}: cannot write {output.suffix}", f"{hint} a folder? make it first")
+        raise UsageError(f"{output}: cannot write {output.suffix}", f"{hint} a folder? make it first")
 
 
 def _expand(pattern: str) -> list[Path]:
@@ -206,64 +220,71 @@ def _expand(pattern: str) -> list[Path]:
 
 def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recursive: bool) -> Iterator[Job]:
     if path.is_dir():
-        whole = path.resolve()
-        root = output or whole.with_name(f"{whole.name}_{target}")
+        root = output or _beside(path, target)
         sources = pictures_in(path, recursive=recursive, leaving=[root])
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
-        jobs = [
-            _job(source, (root / source.relative_to(path)).parent, root, target, naming, "{stem}{ext}")
-            for source in sources
-        ]
-        yield from jobs if naming.template else _told_apart(jobs)
+        for source in sources:
+            yield _job(source, (root / source.relative_to(path)).parent, root, target, naming)
     elif output is not None:
-        yield _job(path, output, output, target, naming, "{stem}{ext}")
+        yield _job(path, output, output, target, naming)
     else:
-        yield _job(path, path.parent, None, target, naming, f"{{stem}}_{target}{{ext}}")
+        yield _job(path, path.parent, None, target, naming)
 
 
-def _told_apart(jobs: Sequence[Job]) -> Iterator[Job]:
-    """Yield ``jobs``, of those with one output the ones that change their format as ``a.tga.png``."""
-    count = Counter(job.output for job in jobs)
+def _beside(folder: Path, target: Target) -> Path:
+    """Return the folder of the results of ``folder``, beside it: of a link, beside the link."""
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    if not named.name:
+        raise InputError(f"{folder}: has no folder beside it for the results", "name one with --output")
+    return named.with_name(f"{named.name}_{target}")
+
+
+def _told_apart(jobs: Sequence[Job], target: Target, naming: Naming) -> list[Job]:
+    """Return ``jobs``, of those with one output the ones that change their format as ``a.tga.png``."""
+    count = Counter(_place(job.output) for job in jobs)
+    apart = []
     for job in jobs:
-        if count[job.output] > 1 and job.output.suffix.lower() != job.source.suffix.lower():
-            job = replace(job, output=job.output.with_name(job.source.name + job.output.suffix))
-        yield job
+        if count[_place(job.output)] > 1 and job.output.suffix.lower() != job.source.suffix.lower():
+            job = replace(job, output=job.output.with_name(naming.name(job, target, whole=True)))
+        apart.append(job)
+    return apart
 
 
-def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: Naming, default: str) -> Job:
-    job = Job(source=source, output=folder, root=root, size=_size(source))
-    return Job(source=source, output=folder / naming.name(job, target, default), root=root, size=job.size)
+def _job(source: Path, folder: Path, root: Path | None, target: Target, naming: Naming) -> Job:
+    job = Job(source=source, output=folder, root=root, size=read_size(source))
+    return replace(job, output=folder / naming.name(job, target))
 
 
-def _size(source: Path) -> tuple[int, int] | None:
-    header = read_header(source)
-    return None if header is None else (header.height, header.width)
-
-
-def _fitting(job: Job, target: Target) -> list[Job]:
-    """Return ``job`` if its result fits into its format and can be written; of one of a folder, its turn will tell."""
+def _check_fit(job: Job, target: Target) -> None:
+    """Raise if the result of ``job`` does not fit into its format or its place; of one of a folder, its turn will."""
     row = format_of(job.output)
     if job.root is None:
         _check_writable(job.output.parent)
         if job.size is not None:
             check_size(str(job.output), row, *target.size(*job.size))
-    return [job]
 
 
-def _check_clashes(jobs: Sequence[Job]) -> None:
+def _clashing(jobs: Sequence[Job]) -> dict[Job, OutputExists]:
+    """Return what is wrong with those of ``jobs`` that would replace a source, or the result of another one."""
     sources = {_place(job.source) for job in jobs}
-    seen: dict[str, Path] = {}
+    claims: dict[str, list[Job]] = {}
     for job in jobs:
-        output = _place(job.output)
-        if output in seen:
-            raise OutputExists(
-                f"{job.output}: both {seen[output]} and {job.source} would become this file",
-                "give them to two runs with different --output",
-            )
-        if output in sources:
-            raise OutputExists(f"{job.output}: is an input; it will not be replaced", "name another --output")
-        seen[output] = job.source
+        claims.setdefault(_place(job.output), []).append(job)
+    wrong = {}
+    for output, sharing in claims.items():
+        for job in sharing:
+            if output in sources:
+                wrong[job] = OutputExists(
+                    f"{job.output}: is an input; it will not be replaced", "name another --output"
+                )
+            elif len(sharing) > 1:
+                other = next(other for other in sharing if other is not job)
+                wrong[job] = OutputExists(
+                    f"{job.source}: would become {job.output}, and so would {other.source}",
+                    "give them to two runs with different --output",
+                )
+    return wrong
 
 
 def _place(path: Path) -> str:
@@ -272,23 +293,25 @@ def _place(path: Path) -> str:
     return unicodedata.normalize("NFC", name).casefold() if sys.platform in ("darwin", "win32") else name
 
 
-def _check_existing(jobs: Sequence[Job]) -> None:
+def _foreign(jobs: Sequence[Job]) -> dict[Job, OutputExists]:
+    """Return what is wrong with those of ``jobs`` whose output is there, and of another source or of no run at all."""
     existing = [job for job in jobs if exists(job.output)]
     # Looked for first, read about then: another run may be at work, and it notes a file before it writes it.
     read = {root: Journal(root) for root in {job.root for job in existing} if root is not None}
     for journal in read.values():
         journal.refresh()
     sources = {_place(job.source) for job in jobs}  # those get results of their own now, perhaps by other names
-    foreign = []
+    wrong = {}
     for job in existing:
         entry = None if job.root is None else read[job.root].find(job.output)
         if entry is None:
-            foreign.append(f"{job.output}: exists already")
+            said = f"{job.output}: exists already"
         elif _place(Path(entry.source)) not in sources and _is_of_another(entry, job):
-            foreign.append(f"{job.output}: exists already, made from {entry.source}")
-    if foreign:
-        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
-        raise OutputExists(foreign[0] + more, "--force replaces it, --output names another")
+            said = f"{job.output}: exists already, made from {entry.source}"
+        else:
+            continue
+        wrong[job] = OutputExists(said, "--force replaces it, --output names another")
+    return wrong
 
 
 def _is_of_another(entry: Entry, job: Job) -> bool:

@@ -10,6 +10,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import typer
 
@@ -37,6 +39,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 """A first argument of these names is a command; everything else is what ``upscale INPUTS...`` takes."""
 GROUPS: dict[str, Mapping[str, Callable[..., None]]] = {"models": MODELS}
 """A first argument of these names is followed by that of a command in the group."""
+
+_Misused: Any = typer.BadParameter.__base__  # what the parser raises: older versions of typer take it from click
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,19 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app.command()(command)
         name = f"upscale {arguments.pop(0)}"
     try:
-        if command is None and name == "upscale":
+        if name == "upscale":
             explain_habits(arguments, [*COMMANDS, *GROUPS])
-        app(arguments, prog_name=name)
-    except UpscaleError as error:
-        if name == "upscale" and "--json" in arguments:
+        sys.exit(app(arguments, prog_name=name, standalone_mode=False) or 0)
+    except _Misused as misused:
+        misused.show()
+        error: UpscaleError = UsageError(misused.format_message(), f"`{name} --help` shows what there is")
+    except UpscaleError as told:
+        error_line(error := told)
+    except OSError as refused:
+        error_line(error := UpscaleError(f"{refused.filename or 'standard output'}: {refused.strerror or refused}"))
+    if "--json" in arguments:
+        with suppress(OSError):  # of standard output itself
             event({"event": "error", "error": error.message, "hint": error.hint})
-        error_line(error)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        error_line(UpscaleError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
-        sys.exit(1)
+    sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
 def _commands() -> str:

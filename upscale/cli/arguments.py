@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from upscale.cli import console
 from upscale.errors import InputError, OutputExists, UsageError
+from upscale.files import exists
 from upscale.options import Measure, Target, Tiling
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ def colour_of(text: str | None) -> tuple[int, int, int] | None:
 def writers_of(jobs: str) -> int:
     """Read ``2``, or the last number of ``load:process:save`` as the tools of the ncnn family take it."""
     last = jobs.rpartition(":")[2]
-    if not last.isdigit() or int(last) < 1:
+    if not last.isdecimal() or int(last) < 1:
         raise UsageError(f"--jobs: {jobs!r} is not a number of results", "for example -j 4")
     return int(last)
 
@@ -103,7 +105,7 @@ def devices_for(device: str, gpu: str | None, team: Team) -> list[str]:
 
     if gpu is not None and gpu != "auto":
         numbers = gpu.split(",")
-        if not all(number == "-1" or number.isdigit() for number in numbers):
+        if not all(number == "-1" or number.isdecimal() for number in numbers):
             raise UsageError(f"--gpu-id: {gpu!r} is not a number", "the same is --device cuda:0")
         device = ",".join("cpu" if number == "-1" else f"cuda:{number}" for number in numbers)
     if team.alone:
@@ -131,6 +133,14 @@ def check_texts(*outputs: Path | None) -> None:
     for output in outputs:
         if output is not None and is_picture(output):
             raise UsageError(f"{output}: is the name of a picture", "name a .html or .csv file")
+
+
+def spare(inputs: Sequence[Path], *outputs: Path | None, force: bool) -> None:
+    """Refuse to write over what exists, and in any case over what is to be read."""
+    for output in outputs:
+        if output is not None and exists(output) and any(exists(path) and path.samefile(output) for path in inputs):
+            raise OutputExists(f"{output}: is an input; it will not be replaced", "name another file")
+    check_outputs(*outputs, force=force)
 
 
 def check_outputs(*outputs: Path | None, force: bool) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_outputs, check_texts
-from upscale.errors import InputError, OutputExists, UsageError
-from upscale.files import resolved
+from upscale.cli.arguments import Force, check_texts, spare
+from upscale.errors import InputError, UsageError
+from upscale.files import write_text
 
 if TYPE_CHECKING:
     from upscale.images import Image
@@ -31,7 +30,6 @@ def compare(
     """Compare two pictures of one size, with each other or with a third."""
     from upscale.bench.pairs import enlarged, figures
     from upscale.bench.report import Slider, compare_page
-    from upscale.bench.result import write_text
     from upscale.images import read_image
     from upscale.metrics import PROTOCOLS
 
@@ -40,7 +38,7 @@ def compare(
             f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "upscale bench --protocol list explains"
         )
     paths = [a, b] if ref is None else [a, b, ref]
-    _spare(paths, report, force=force)
+    spare(paths, report, force=force)
     check_texts(report)
     images = [read_image(path) for path in paths]
     _check_sizes(paths, images, border)
@@ -75,11 +73,10 @@ def check(
     """Say how faithful an enlarged picture is to its source."""
     from upscale.bench.pairs import HOT, enlarged, faith
     from upscale.bench.report import Slider, compare_page
-    from upscale.bench.result import write_text
     from upscale.bench.tables import Cell, Grid
     from upscale.images import Image, read_image, write_image
 
-    _spare([sr, lr], heat, report, force=force)
+    spare([sr, lr], heat, report, force=force)
     check_texts(report)
     large, small = read_image(sr), read_image(lr)
     found = faith(large, small)
@@ -112,17 +109,9 @@ def check(
         console.event({name: _plain(getattr(found, name)) for name in fields})
     else:
         for name, value, meaning in facts:
-            console.out.print(f"{name:<24} {value:>10}   {meaning}".rstrip(), markup=False)
+            console.line(f"{name:<24} {value:>10}   {meaning}".rstrip())
     if least is not None and not found.consistency >= least:  # nothing is as faithful as NaN
         raise typer.Exit(1)
-
-
-def _spare(inputs: Sequence[Path], *outputs: Path | None, force: bool) -> None:
-    """Refuse to write over what exists, and in any case over a picture that is to be read."""
-    for output in outputs:
-        if output is not None and resolved(output) in {resolved(path) for path in inputs}:
-            raise OutputExists(f"{output}: is an input; it will not be replaced", "name another file")
-    check_outputs(*outputs, force=force)
 
 
 def _check_sizes(paths: list[Path], images: list[Image], border: int) -> None:

@@ -16,8 +16,8 @@ from upscale.errors import UpscaleError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def standard_input() -> bytes:
@@ -58,13 +58,18 @@ def notice(text: str) -> None:
     err.print(Text.assemble(("note: ", "bold yellow"), said(text)))
 
 
+def line(text: str) -> None:
+    """Print a line as it is, in one piece, as several threads may print; rich's own ``print`` expands tabs of names."""
+    print(said(text) + "\n", end="", file=out.file, flush=True)
+
+
 def event(fields: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own, in one piece, as several threads may print."""
+    """Print one JSON object on a line of its own."""
     fields = {key: said(value) if isinstance(value, str) else value for key, value in fields.items()}
     text = json.dumps(fields, ensure_ascii=False)
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         text = json.dumps(fields)  # a name that is not UTF-8: escaped, or the line would not be, either
-    print(text + "\n", end="", flush=True)  # noqa: T201
+    line(text)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1) -> None:
@@ -76,12 +81,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], lab
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     out.print()
     out.print(title, markup=False, style="bold")
-    for index, line in enumerate(lines):
+    for index, texts in enumerate(lines):
         cells = (
             text.ljust(width) if column < labels else text.rjust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+            for column, (text, width) in enumerate(zip(texts, widths, strict=True))
         )
-        out.print("  ".join(cells).rstrip(), markup=False, style="dim" if index == 0 else None)
+        if index == 0:
+            out.print("  ".join(cells).rstrip(), markup=False, style="dim")
+        else:
+            line("  ".join(cells).rstrip())
 
 
 def progress(*, quiet: bool) -> Progress:

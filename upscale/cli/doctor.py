@@ -44,6 +44,6 @@ def doctor(
         ("names", f"{user_file()}, those of your own; moved likewise"),
     ]
     for name, value in rows:
-        console.out.print(f"{name:<10} {value}", markup=False)
+        console.line(f"{name:<10} {value}")
     for remark in advice(chosen):
-        console.out.print(f"{'advice':<10} {remark}", markup=False)
+        console.line(f"{'advice':<10} {remark}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_outputs
+from upscale.cli.arguments import Force, check_outputs, spare
 from upscale.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def list_(
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     for row in ({key: key for key in widths}, *rows):
         line = "  ".join(row[key].ljust(width) for key, width in widths.items())
-        console.out.print(line.rstrip(), markup=False)
+        console.line(line.rstrip())
 
 
 def info(model: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
@@ -101,7 +101,7 @@ def info(model: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
         if entry.generator and (here or path is None):
             rows += _built(entry)
         for name, value in rows:
-            console.out.print(f"{name:<12} {value}", markup=False)
+            console.line(f"{name:<12} {value}")
 
 
 def _built(entry: WeightsEntry) -> list[tuple[str, str]]:
@@ -128,7 +128,7 @@ def fetch(
     for entry in [e for name in names for e in (known().entries.values() if name == "all" else known().find(name))]:
         try:
             _fetch([entry])
-            console.out.print(f"{entry.name}: here", markup=False)
+            console.line(f"{entry.name}: here")
         except WeightsError as error:  # an address that is gone does not keep the others
             bad += 1
             console.error_line(error, entry.name)
@@ -151,7 +151,7 @@ def add(
         if name or summary or license_:
             raise UsageError(f"{source}: a bundle brings names, summaries and licences", "leave the options out")
         for found in store.unbundle(Path(source), known().entries.values()):
-            console.out.print(f"{found}: here", markup=False)
+            console.line(f"{found}: here")
         return
     (entry, *_) = known().find(source)
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
@@ -182,7 +182,7 @@ def add(
         path.replace(target)
     if pinned.name != called and own().entries.get(pinned.name) == pinned:  # a file's stem may be another's name
         store.forget(pinned.name)
-    console.out.print(f"{called}: {describe(generator)['arch']}, x{generator.scale}, sha256 {digest}", markup=False)
+    console.line(f"{called}: {describe(generator)['arch']}, x{generator.scale}, sha256 {digest}")
 
 
 def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
@@ -195,26 +195,32 @@ def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> No
             freed = store.remove(entry)
             forgotten = store.forget(entry.name)
             done = [f"{_size(freed)} freed"] * bool(freed) + ["name forgotten"] * forgotten
-            console.out.print(f"{entry.name}: {', '.join(done) or 'nothing to remove'}", markup=False)
+            console.line(f"{entry.name}: {', '.join(done) or 'nothing to remove'}")
 
 
 def verify(names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]")] = None) -> None:
     """Compute the hashes of all files that are here, and compare them with the catalogue."""
     from upscale import store
-    from upscale.catalog import known
 
     bad = 0
-    for entry in [e for n in names for e in known().find(n)] if names else list(known().entries.values()):
+    for entry in _named(names):
         if store.state(entry) in ("built in", "to fetch"):
             continue
         try:
             store.locate(entry)
-            console.out.print(f"{entry.name}: as it should be", markup=False)
+            console.line(f"{entry.name}: as it should be")
         except WeightsError as error:
             bad += 1
             console.error_line(error, entry.name)
     if bad:
         raise typer.Exit(1)
+
+
+def _named(names: list[str] | None) -> list[WeightsEntry]:
+    """Return the networks that are called so; without names, all."""
+    from upscale.catalog import known
+
+    return [entry for name in names for entry in known().find(name)] if names else list(known().entries.values())
 
 
 def export(
@@ -224,15 +230,16 @@ def export(
     force: Force = False,
 ) -> None:
     """Write a network to a file for this or other programs, and check it by running it."""
+    from upscale import store
     from upscale.catalog import known
 
     if output.suffix not in (".safetensors", ".onnx"):
         raise UsageError(f"{output}: not a file to export to", "name it .safetensors or .onnx")
-    check_outputs(output, force=force)
+    places = map(store.place, known().networks(model))
+    spare([place for place in places if place is not None], output, force=force)
     stages = known().stages(model)
     prepare(model)
 
-    from upscale import store
     from upscale.checkpoint import read_metadata
     from upscale.export import export_onnx, export_safetensors
     from upscale.loading import load_blend
@@ -248,7 +255,7 @@ def export(
         (first, *others) = (store.locate(entry) for part in stages[0] for entry in part.entries)
         about = {"blend": model} if others else {} if first is None else read_metadata(first)
         difference = export_safetensors(generators[0], output, about, half=fp16)
-    console.out.print(f"{output}: {_size(output.stat().st_size)}, within {difference:.1e} of {model}", markup=False)
+    console.line(f"{output}: {_size(output.stat().st_size)}, within {difference:.1e} of {model}")
 
 
 def bundle(
@@ -258,16 +265,15 @@ def bundle(
 ) -> None:
     """Pack networks that were fetched or added into one file, for `upscale models add FILE.zip` on another machine."""
     from upscale import store
-    from upscale.catalog import known
 
     if archive.suffix != ".zip":
         raise UsageError(f"{archive}: not a bundle's name", "name it .zip; networks come after it")
     check_outputs(archive, force=force)
-    entries = [e for n in names for e in known().find(n)] if names else list(known().entries.values())
+    entries = _named(names)
     if names:
         _fetch(entries)
     count = store.bundle(entries, archive)
-    console.out.print(f"{archive}: {console.counted(count, 'network')}, {_size(archive.stat().st_size)}", markup=False)
+    console.line(f"{archive}: {console.counted(count, 'network')}, {_size(archive.stat().st_size)}")
 
 
 MODELS: dict[str, Callable[..., None]] = {

@@ -22,6 +22,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upscale import __version__
@@ -132,8 +133,10 @@ class Report:
                 console.notice(f"{job.source}: {text}")
         if not (self.quiet or self.piped):
             # Where both are a terminal, only what the bars print themselves comes above them.
-            above = console.out.is_terminal and not self.bars.disable
-            (console.err if above else console.out).print(str(job.output), markup=False)
+            if console.out.is_terminal and not self.bars.disable:
+                console.err.print(str(job.output), markup=False)
+            else:
+                console.line(str(job.output))
         if self.verbose and result is not None:
             console.err.print(
                 f"  {width}x{height}, {console.counted(result.tiles, 'tile')} of {result.tile_size},"
@@ -193,7 +196,7 @@ def show_plan(
         else:
             there = "?" if job.size is None else f"{job.size[1]}x{job.size[0]}"
             then = "?" if size is None else f"{size[1]}x{size[0]}"
-            console.out.print(console.said(f"{job.source} {there} -> {job.output} {then}"), markup=False)
+            console.line(f"{job.source} {there} -> {job.output} {then}")
     if not json:
         time = "" if pace is None else f", about {pace * total_pixels / 1e6:.0f} s"
         console.err.print(
@@ -205,7 +208,8 @@ def show_plan(
         if there_already := sum(exists(job.output) for job in jobs):
             what = "they would be replaced" if force else "of those, only what changed since would be done again"
             console.notice(f"{there_already} of the results are there already; {what}")
-        folder = next(folder for folder in jobs[0].output.absolute().parents if folder.exists())
+        places = (folder for job in jobs for folder in job.output.absolute().parents)
+        folder = next((folder for folder in places if folder.exists()), Path())
         free = shutil.disk_usage(folder).free
         if free < total_bytes:
             console.notice(f"{folder}: the disk has {free / 1e6:.0f} MB left, less than that")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        console.out.print(f"upscale {__version__}")
+        console.line(f"upscale {__version__}")
         raise typer.Exit
 
 
@@ -99,7 +99,11 @@ def run(
     ] = True,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Do only what failed in an earlier run.", rich_help_panel="Batches"),
+        typer.Option(
+            "--retry-failed",
+            help="Try what failed in an earlier run again, leave all that was done.",
+            rich_help_panel="Batches",
+        ),
     ] = False,
     jobs_: Annotated[
         str, typer.Option("--jobs", "-j", metavar="N", help="Results written at a time.", rich_help_panel="Batches")
@@ -169,6 +173,8 @@ def run(
             wanted = upscalers[0].native
         refused: list[Refused] = []
         jobs = plan(streams.inputs, streams.output, wanted, naming, recursive=recursive, force=force, refused=refused)
+        if len(refused) == 1 and not jobs:
+            raise refused[0].error
         if not team.alone and any(job.root is None for job in jobs):
             raise UsageError(
                 f"torchrun: {team.world} processes need a folder of results to share", "name one with --output"
@@ -184,7 +190,7 @@ def run(
             for name, error in refused:
                 report.refuse(name, error, told=team.attempt > 0)
             if dry_run and jobs:
-                _dry_run(jobs, wanted, force=force, json=json)
+                _dry_run(jobs, wanted, retry_failed=retry_failed, force=force, json=json)
         if not jobs and leads and not dry_run:
             report.summary()
         if dry_run or not jobs:
@@ -300,15 +306,16 @@ def settings_for(
     )
 
 
-def _dry_run(jobs: Sequence[Job], target: Target, *, force: bool, json: bool) -> None:
+def _dry_run(jobs: Sequence[Job], target: Target, *, retry_failed: bool, force: bool, json: bool) -> None:
     from upscale.batch.journal import Journal
 
-    sizes = [job.result_size(target) for job in jobs]
-    paces = []
-    for root in {job.root for job in jobs if job.root is not None}:
-        journal = Journal(root)
+    journals = {root: Journal(root) for root in {job.root for job in jobs if job.root is not None}}
+    for journal in journals.values():
         journal.refresh()
-        paces.append(journal.pace())
+    if retry_failed:
+        jobs = [job for job in jobs if job.root is None or not journals[job.root].has_done(job.source)]
+    sizes = [job.result_size(target) for job in jobs]
+    paces = (journal.pace() for journal in journals.values())
     show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), force=force, json=json)
 
 

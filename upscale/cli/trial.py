@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Device, Force, Offline, check_outputs, parse_target
+from upscale.cli.arguments import Device, Force, Offline, parse_target, spare
 from upscale.cli.models import prepare
 from upscale.errors import UsageError
-from upscale.options import Target
+from upscale.files import write_text
 
 if TYPE_CHECKING:
     from upscale.catalog import Catalog
 
 CONTEXT = 32  # pixels around the part that networks see as well
+_SUFFIXES = (".png", ".html")
 
 
 def try_(
@@ -33,7 +34,8 @@ def try_(
     ] = None,
     size: Annotated[int, typer.Option(min=16, metavar="N", help="Edge of the part, in pixels of the picture.")] = 128,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="NAME", help="Of both results; default: PICTURE_try.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="NAME|DIR", help="Of both results; default: PICTURE_try."),
     ] = None,
     offline: Offline = False,
     device: Device = "auto",
@@ -43,20 +45,19 @@ def try_(
     from upscale.catalog import known
     from upscale.images import read_image
 
-    target = parse_target(scale) or Target.parse(scale)
+    target = parse_target(scale)
+    assert target is not None
     names = list(dict.fromkeys(model or _here(known())))
     for name in names:  # a slip is answered before torch is imported
         known().stages(name)
-    base = output.with_suffix("") if output else picture.with_name(f"{picture.stem}_try")
-    results = [base.with_name(base.name + suffix) for suffix in (".png", ".html")]
-    check_outputs(*results, force=force)
+    results = _results(picture, output)
+    spare([picture], *results, force=force)
     whole = read_image(picture)
     height, width = (min(size, edge) for edge in whole.pixels.shape[:2])
     middle = None if at is None else _point(at, *whole.pixels.shape[:2])
 
     from upscale.bench.pairs import enlarged
     from upscale.bench.report import Slider, try_page
-    from upscale.bench.result import write_text
     from upscale.bench.sheet import detailed, sheet
     from upscale.bench.tables import Cell, Grid, number
     from upscale.images import Image, write_image
@@ -81,14 +82,23 @@ def try_(
         notes[name] = f"{done.seconds:.2f} s"
         command = f"upscale {shlex.quote(str(picture))} -x {scale} -m {shlex.quote(name)}"
         commands.append([Cell(name), number(done.seconds, 2), Cell(command)])
-        console.out.print(command, markup=False)
+        console.line(command)
     title = f"{picture.name} x{scale}: {width}x{height} pixels from {left},{top}"
     usual = names.index("compact") if "compact" in names else len(names) - 1
     slider = Slider(title, pictures, names[0], names[usual], notes)
     write_image(results[0], Image(pixels=sheet(pictures, notes)))
     write_text(results[1], try_page(title, slider, Grid(["network", "seconds", "command"], 1, commands)))
     for path in results:
-        console.out.print(str(path), markup=False)
+        console.line(str(path))
+
+
+def _results(picture: Path, output: Path | None) -> list[Path]:
+    """Return where the sheet and the page go, by --output."""
+    if output is None or output.is_dir():
+        base = (output or picture.parent) / f"{picture.stem}_try"
+    else:
+        base = output.with_suffix("") if output.suffix.lower() in _SUFFIXES else output
+    return [base.with_name(base.name + suffix) for suffix in _SUFFIXES]
 
 
 def _here(catalog: Catalog) -> list[str]:
@@ -102,7 +112,7 @@ def _here(catalog: Catalog) -> list[str]:
 def _point(text: str, height: int, width: int) -> tuple[int, int]:
     """Read ``"x,y"`` and return row and column."""
     x, _, y = text.partition(",")
-    if not (x.strip().isdigit() and y.strip().isdigit()):
+    if not (x.strip().isdecimal() and y.strip().isdecimal()):
         raise UsageError(f"--at: {text!r} is not a place", "for example --at 300,200")
     if int(x) >= width or int(y) >= height:
         raise UsageError(f"--at: {text} is outside of {width}x{height}", "give pixels of the picture")

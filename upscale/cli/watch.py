@@ -61,7 +61,7 @@ def watch(
     provenance: opt.Provenance = True,
     name: opt.Name = None,
     suffix: opt.Suffix = None,
-    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Time between looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(min=0.1, max=86_400, metavar="SECONDS", help="Time between looks.")] = 2.0,
     verbose: Verbose = False,
 ) -> None:
     """Enlarge the pictures of a folder, and each new one as soon as it is complete, until interrupted.
@@ -71,7 +71,7 @@ def watch(
     """
     from upscale.batch import pipeline
     from upscale.batch.journal import output_state
-    from upscale.batch.plan import plan
+    from upscale.batch.plan import Job, Refused, plan
     from upscale.catalog import known
     from upscale.device import devices_of
     from upscale.images import is_picture, pictures_in
@@ -115,28 +115,33 @@ def watch(
     )
     console.err.print(f"watching {folder}; Ctrl-C ends", markup=False)
     before: dict[Path, tuple[int, ...]] = {}
-    handled: dict[Path, tuple[int, ...]] = {}
-    told = ""
+    planned: dict[Path, tuple[int, ...]] = {}
+    handled: dict[Job, tuple[int, ...]] = {}  # not by source: its result may get another name when others come
+    told: set[str] = set()
     with _interruptible() as interrupted:
         while not interrupted:
             now: dict[Path, tuple[int, ...]] = {}
+            refused: list[Refused] = []
             try:
                 states = {path: output_state(path) for path in pictures_in(folder, leaving=[output])}
                 now = {path: state for path, state in states.items() if state is not None}  # not gone since listed
-                complete = {path for path, state in now.items() if before.get(path) == state != handled.get(path)}
-                if complete:
-                    planned = plan([str(folder)], output, target, naming)
-                    jobs = [job for job in planned if job.source in complete]
-                    report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
-                    with report.bars:
-                        pipeline.run(jobs, upscalers, settings, on_tile=report.on_tile, on_end=report.on_end)
-                    handled |= {path: now[path] for path in complete}
-                told = ""
-            except (UpscaleError, OSError) as error:  # a clash of names, a disk away: once it is mended, all goes on
+                complete = {path: state for path, state in now.items() if before.get(path) == state}
+                if complete and complete != planned:
+                    jobs = plan([str(folder)], output, target, naming, refused=refused)
+                    there = {job: complete[job.source] for job in jobs if job.source in complete}
+                    jobs = [job for job, state in there.items() if handled.get(job) != state]
+                    if jobs:
+                        report = Report(len(jobs), json=False, quiet=False, verbose=verbose)
+                        with report.bars:
+                            pipeline.run(jobs, upscalers, settings, on_tile=report.on_tile, on_end=report.on_end)
+                    handled, planned = there, {} if refused else complete
+            except (UpscaleError, OSError) as error:  # a disk away: once it is back, all goes on
                 said = error if isinstance(error, UpscaleError) else InputError(f"{folder}: {error}")
-                if said.message != told:
-                    console.error_line(said)
-                told = said.message
+                refused.append(Refused(str(folder), said))
+            for name, reason in refused:
+                if reason.message not in told:
+                    console.error_line(reason, name)
+            told = {reason.message for _, reason in refused}
             before = now
             time.sleep(interval)
     raise typer.Exit(130)
