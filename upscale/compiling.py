@@ -74,8 +74,8 @@ def tried(
 ) -> Trial:
     """Return what came of compiling ``generator`` for tiles of ``edge`` on ``device``, now or in an earlier run.
 
-    ``plain`` and ``compiled`` time the network, the best of so many runs after a first. What the compiler raises then
-    is tried again the next time, as it may have come, or memory. ``say`` is told what takes long.
+    ``plain`` and ``compiled`` time the network, the best of so many runs after a first. An error of the compiler's
+    is not remembered: the next time it may be installed, or memory be free. ``say`` is told what takes long.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_file().with_name("compiled")))  # by default, in /tmp
     table, key = _remembered(), _key(generator, device, precision, edge)

@@ -125,9 +125,8 @@ class Column:
         self.width = columns.stop - columns.start
         self._pushed = 0  # rows that the network has
         self._final = 0  # rows of the result that it gave
-        self._version = (
-            0  # once half precision has overflowed, what is kept for the rows below may not be finite, either
-        )
+        # Once half precision has overflowed, what is kept for the rows below may not be finite, either.
+        self._version = 0
         self._top = 0  # where what is kept begins
         self._rows: Rows | None = Rows()
 

@@ -31,12 +31,14 @@ def load(
     other, ``a:0.7,b:0.3`` averages the weights of two like-built ones (ESRGAN, section 3.4). ``tta`` is the mean over
     eight orientations, eight times as slow. ``faithful`` changes results by back-projection until they reduce to their
     source. ``on_compile`` is told in a line what came of PyTorch's compiler; without it, nothing is compiled.
+    ``device`` is "auto", "cpu", "cuda", "cuda:N" or "mps"; ``precision`` AUTO is fp16 on a GPU, bf16 on a CPU that has
+    it natively, else float32; without ``tiling``, tiles are what suits the device. ``offline`` fetches nothing.
 
     Raises:
         UnknownWeights, DownloadFailed, ChecksumMismatch, IncompatibleCheckpoint: the network cannot be had.
         WeightsError: its file is missing.
-        ConfigError: shares that do not add up to 1.
-        UsageError: no device is called so.
+        ConfigError: the user's own weights.toml cannot be read.
+        UsageError: no device is called so, or shares do not add up to 1.
         DeviceUnavailable: the device is not there.
     """
     torch_device = resolve_device(device)
