@@ -110,7 +110,7 @@ def test_a_file_that_holds_itself_is_refused(tmp_path: Path) -> None:
     content: dict[str, Any] = {"a": {}}
     content["a"]["b"] = content
     torch.save(content, tmp_path / "net.pth")
-    with pytest.raises(IncompatibleCheckpoint, match="not a readable checkpoint"):
+    with pytest.raises(IncompatibleCheckpoint, match="no state dict in it"):
         load_generator(tmp_path / "net.pth")
 
 
@@ -127,6 +127,30 @@ def test_given_network_is_not_guessed(tiny: Generator, tmp_path: Path) -> None:
     assert load_generator(path, TINY).scale == 2
     with pytest.raises(IncompatibleCheckpoint, match="of another shape: body"):
         load_generator(path, {**TINY, "scale": 4})
+
+
+def test_a_file_that_holds_the_same_again_and_again_is_read_once(tiny: Generator, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"params": tiny.state_dict()}
+    for _ in range(60):  # twice as many ways to the network at each
+        content = {"a": content, "b": content}
+    torch.save(content, tmp_path / "net.pth")
+    assert load_generator(tmp_path / "net.pth").scale == tiny.scale
+
+
+def test_names_of_many_parts_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="of no known architecture"):
+        load_generator(saved({"a." * 3000 + "weight": torch.ones(3)}, tmp_path))
+
+
+def test_weights_that_are_not_real_numbers_are_refused(tiny: Generator, tmp_path: Path) -> None:
+    whole = {name: value.to(torch.int8) for name, value in tiny.state_dict().items()}
+    with pytest.raises(IncompatibleCheckpoint, match=r"not real numbers: body\.0\.weight"):
+        load_generator(saved(whole, tmp_path))
+
+
+def test_metadata_of_others_under_our_key_is_left_alone(tiny: Generator, tmp_path: Path) -> None:
+    save_file(tiny.state_dict(), tmp_path / "net.safetensors", {"upscale": "by 4"})
+    assert read_metadata(tmp_path / "net.safetensors") == {}
 
 
 def saved(tensors: dict[str, Tensor], folder: Path) -> Path:

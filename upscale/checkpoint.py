@@ -26,7 +26,7 @@ from upscale.models.base import IMAGENET_MEAN, IMAGENET_STD, read_notes
 from upscale.models.features import EXTRACTORS, FeatureExtractor
 from upscale.models.foreign import recognised_by_spandrel
 from upscale.models.order import spell
-from upscale.statedict import candidates, read_state_dict
+from upscale.statedict import candidates, keeps_order, read_state_dict
 
 METADATA_KEY = "upscale"
 """Key of our JSON object in the metadata of a safetensors file: network, and how it was trained."""
@@ -116,7 +116,10 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     if path.suffix != ".safetensors":
         return {}
     with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        try:
+            about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        except ValueError:  # somebody else's, under our key
+            return {}
     return about if isinstance(about, dict) else {}
 
 
@@ -149,7 +152,8 @@ def _identify(state_dicts: Sequence[Mapping[str, Tensor]], path: Path, network: 
                 names = {name: name for name in state_dict} if layout is None else layout.translate(state_dict)
                 if names is None:
                     continue
-                fit = _fit(state_dict, arch, names, layout.implies if layout else {}, path, network)
+                implied = {**layout.implies, **layout.tells(state_dict)} if layout else {}
+                fit = _fit(state_dict, arch, names, implied, path, network)
                 if fit is not None and not fit.faults:
                     return _tried(fit, named=True)[0] if network is None else fit
                 if fit is not None:
@@ -168,6 +172,9 @@ def _identify(state_dicts: Sequence[Mapping[str, Tensor]], path: Path, network: 
 
 def _in_order(state_dict: Mapping[str, Tensor], path: Path) -> Iterator[_Fit]:
     """Yield the networks whose layers follow each other like those of ``state_dict``, whatever they are called."""
+    kinds = {re.sub(r"\d+", "#", name.rpartition(".")[0]) for name in state_dict}
+    if len(kinds) > 1 and not keeps_order(path):  # what is sorted by name follows the network if names are numbers
+        return
     letters = spell({name: tuple(value.shape) for name, value in state_dict.items()})
     for arch, cls in GENERATORS.items():
         layers = cls.in_order("".join(letters.values()))
@@ -238,7 +245,10 @@ def _fit(
     tensors = {name: value for name, value in tensors.items() if "=" not in name}
     if given is None:
         cls = GENERATORS[arch]
-        visible = cls.recognise({name: tuple(value.shape) for name, value in tensors.items()})
+        try:
+            visible = cls.recognise({name: tuple(value.shape) for name, value in tensors.items()})
+        except IndexError:  # right names, shapes of fewer axes
+            return None
         if visible is None:
             return None
         scale = _scale_in_name(path) if "scale" in cls.unseen else {}
@@ -275,10 +285,16 @@ def _faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tupl
         for key in expected
         if key in found and found[key].shape != expected[key].shape
     ]
+    whole = [
+        key
+        for key in expected
+        if key in found and expected[key].dtype.is_floating_point > found[key].dtype.is_floating_point
+    ]
     faults = (
         ("missing", [key for key in expected if key not in found]),
         ("unexpected", [key for key in found if key not in expected]),
         ("of another shape", misshapen),
+        ("not real numbers", whole),
     )
     return tuple(f"{what}: {_first(keys)}" for what, keys in faults if keys)
 

@@ -57,7 +57,8 @@ def write_text(path: Path, text: str) -> None:
         InputError: it cannot be written.
     """
     with said_of(path), replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        # Names of files need not be UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def exists(path: Path) -> bool:

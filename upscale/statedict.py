@@ -61,6 +61,7 @@ RENAMED: dict[str, Callable[..., Any]] = {
 MAX_TENSORS = 30_000  # the largest networks have a few thousand
 MAX_HEADER = 16 << 20  # bytes; 30 000 tensors need less
 MAX_OPCODES = 1_000_000  # of a pickle: a tensor needs about 25
+MAX_PREFIXES = 10  # of a name: wrappers in wrappers
 MAX_INFLATION = 20  # weights hardly shrink when they are zipped
 HARMLESS = 64 << 20  # bytes that may come out of any zip
 
@@ -71,7 +72,7 @@ def candidates(path: Path) -> Iterator[dict[str, Tensor]]:
     Raises:
         IncompatibleCheckpoint: the file cannot be read, would run code, or holds no tensors.
     """
-    for state_dict in _state_dicts(_read(path)):
+    for state_dict in _read(path):
         yield from _without_prefixes(state_dict)
 
 
@@ -84,8 +85,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return next(candidates(path))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return the dictionary in ``path``, whichever kind of file it is, after a look at what it claims to hold.
+def _read(path: Path) -> list[dict[str, Tensor]]:
+    """Return the state dicts in ``path``, whichever kind of file it is, after a look at what it claims to hold.
 
     Of ncnn's two files, either may be ``path``.
     """
@@ -98,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
         elif start[:4] == b"PK\3\4":
             size = _check_zip(path)
             content = _unpickle(path)
-        elif start[8:9] == b"{":
+        elif _begins_safetensors(start):
             size = path.stat().st_size
             content = _read_safetensors(path, struct.unpack("<Q", start[:8])[0])
         elif start[:1] == b"\x80":
@@ -109,8 +110,7 @@ def _read(path: Path) -> dict[str, Any]:
             content = _unpickle(path)
         else:
             raise _not_weights(path, start)
-        if not isinstance(content, Mapping) or not any(True for _ in _state_dicts(content)):
-            raise IncompatibleCheckpoint(f"{path}: no state dict in it")
+        found = list(_state_dicts(content)) if isinstance(content, Mapping) else []
     except pickle.UnpicklingError as error:
         if "operand" in str(error):  # not even a pickle, or one cut short
             raise _unreadable(path) from error
@@ -124,14 +124,25 @@ def _read(path: Path) -> dict[str, Any]:
         raise IncompatibleCheckpoint(f"{path}: {error.strerror or error}") from error
     except (
         *(SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, TypeError, IndexError),
-        *(AttributeError, MemoryError),  # a pickle of plain data can still ask for what is not there
+        *(AttributeError, MemoryError, OverflowError),  # a pickle of plain data can still ask for what is not there
         *(RecursionError, struct.error),  # it may hold itself, a zip less than its end claims
     ) as error:
         raise _unreadable(path) from error
-    for state_dict in _state_dicts(content):
-        if sum(value.numel() for value in state_dict.values()) > size:
-            raise _too_much(path, "tensors larger than the file")  # views that repeat one number without end
-    return dict(content)
+    if not found:
+        raise IncompatibleCheckpoint(f"{path}: no state dict in it")
+    if any(sum(value.numel() for value in state_dict.values()) > size for state_dict in found):
+        raise _too_much(path, "tensors larger than the file")  # views that repeat one number without end
+    return found
+
+
+def keeps_order(path: Path) -> bool:
+    """Tell whether the tensors in ``path`` are in the order of the network: safetensors sorts them by name."""
+    with path.open("rb") as file:
+        return not _begins_safetensors(file.read(16))
+
+
+def _begins_safetensors(start: bytes) -> bool:
+    return start[8:9] == b"{"
 
 
 def _unpickle(path: Path) -> Any:
@@ -145,10 +156,15 @@ def _read_safetensors(path: Path, header: int) -> dict[str, Tensor]:
     if header > MAX_HEADER:
         raise _too_much(path, f"a header of {header / 2**20:.0f} MiB")
     with safe_open(path, "pt") as file:
-        keys = list(file.keys())
+        keys = sorted(file.keys(), key=_naturally)
         if len(keys) > MAX_TENSORS:
             raise _too_much(path, f"{len(keys)} tensors")
         return {key: file.get_tensor(key) for key in keys}
+
+
+def _naturally(name: str) -> list[str | int]:
+    """Return what sorts ``name`` with its numbers as numbers: body.2 before body.10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _check_zip(path: Path) -> int:
@@ -186,24 +202,30 @@ def _check_pickle(file: IO[bytes], path: Path) -> None:
             raise _too_much(path, "more objects than any network has tensors")
 
 
-def _state_dicts(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
-    """Yield the state dicts in ``content``, the preferred ones first."""
+def _state_dicts(content: Mapping[Any, Any], seen: set[int] | None = None) -> Iterator[dict[str, Tensor]]:
+    """Yield the state dicts in ``content``, the preferred ones first; a mapping that it holds again and again, once."""
+    seen = set() if seen is None else seen
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     tensors = {name: value for name, value in tensors.items() if name.rpartition(".")[2] not in COUNTERS}
     if any("." in key for key in tensors):
         yield tensors
     for wrapper in sorted(content, key=lambda key: WRAPPERS.index(key) if key in WRAPPERS else len(WRAPPERS)):
         if isinstance(content[wrapper], Mapping):
-            yield from _state_dicts(content[wrapper])
+            yield from _state_dicts(content[wrapper], seen)
     if tensors and not any("." in key for key in tensors):  # more likely a counter than a network
         yield tensors
 
 
-def _without_prefixes(state_dict: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def _without_prefixes(state_dict: dict[str, Tensor], most: int = MAX_PREFIXES) -> Iterator[dict[str, Tensor]]:
+    if most == 0:
+        return
     for prefix in PREFIXES:
         inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         if inner and prefix in PREFIXES[:2]:  # left by DataParallel and torch.compile, never part of a name
-            yield from _without_prefixes(inner)
+            yield from _without_prefixes(inner, most - 1)
             return
     yield state_dict
     first = next(iter(state_dict)).partition(".")[0] + "."  # of every name: that of a module around the network
@@ -211,7 +233,7 @@ def _without_prefixes(state_dict: dict[str, Tensor]) -> Iterator[dict[str, Tenso
     for prefix in (*PREFIXES[2:], *([first] if shared and first not in PREFIXES else [])):
         inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         if inner:
-            yield from _without_prefixes(inner)
+            yield from _without_prefixes(inner, most - 1)
 
 
 def _unreadable(path: Path) -> IncompatibleCheckpoint:

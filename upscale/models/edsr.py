@@ -15,9 +15,14 @@ from upscale.models.layout import Layout
 from upscale.models.rows import Part, Whole, shuffled
 from upscale.models.srresnet import ResidualBlock
 
-LEVELS = 255  # the network sees pixels in [0, 255], less the mean
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of the training pictures of DIV2K, RGB in [0, 1]
 WIDE = 256  # features from which on residuals are scaled (section 3.3)
+
+
+def _levels(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what EDSR-PyTorch's layer that takes off the mean says of white: its bias is -white * mean."""
+    bias = tensors.get("sub_mean.bias")
+    return {} if bias is None else {"levels": 1 if float(bias.abs().max()) < 1 else 255}
 
 
 class EDSR(Generator):
@@ -35,6 +40,7 @@ class EDSR(Generator):
                 r"tail\.0\.(\d)": r"upsample.\1",
                 r"tail\.1": "conv_last",
             },
+            tells=_levels,
         ),
         Layout(
             author="mmediting",
@@ -47,7 +53,7 @@ class EDSR(Generator):
             },
         ),
     )
-    unseen = ("res_scale",)
+    unseen = ("res_scale", "levels")
     streams = True
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,8 @@ class EDSR(Generator):
         num_block: int = 16
         res_scale: float | None = None
         """None: 0.1 for wide networks, 1 for others, as published."""
+        levels: Literal[255, 1] = 255
+        """White, for the network, which sees pixels less the mean (``rgb_range`` of EDSR-PyTorch)."""
 
         def __post_init__(self) -> None:
             if self.res_scale is None:
@@ -111,7 +119,7 @@ class EDSR(Generator):
     def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
         last = part.last
         mean = torch.tensor(DIV2K_MEAN, device=x.device).view(1, 3, 1, 1)
-        x = rows.conv(self.conv_first, (x - mean) * LEVELS, last=last).to(self.conv_after_body.weight.dtype)
+        x = rows.conv(self.conv_first, (x - mean) * self.config.levels, last=last).to(self.conv_after_body.weight.dtype)
         y = x
         for block in self.body:
             assert isinstance(block, ResidualBlock)
@@ -124,4 +132,5 @@ class EDSR(Generator):
             else:
                 assert isinstance(stage, nn.Conv2d)
                 x = rows.conv(stage, x, last=last)
-        return rows.conv(self.conv_last, x, last=last) / LEVELS + mean
+        sr = rows.conv(self.conv_last, x, last=last)
+        return sr / float(self.config.levels) + mean

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,8 @@ class Layout:
     counter: str | None = None
     implies: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters that the tensors do not show, but the author's code says."""
+    tells: Callable[[Mapping[str, Tensor]], Mapping[str, Any]] = lambda tensors: {}
+    """Hyper-parameters that the values of the author's tensors show."""
 
     def translate(self, names: Collection[str]) -> dict[str, str | None] | None:
         """Return our name of each of ``names``; None if one of them is not of this layout."""
