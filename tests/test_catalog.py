@@ -176,6 +176,7 @@ def test_file_whose_name_looks_like_an_expression_is_a_file(tmp_path: Path) -> N
         ("a+nothing", UnknownWeights, "unknown model 'nothing'"),
         ("realesrgan", UnknownWeights, "unknown model"),
         ("x/y.pth", UnknownWeights, "no such checkpoint file"),
+        ("https://[::1/x.pth", UnknownWeights, "not an address"),
     ],
 )
 def test_slips_are_named(model: str, error: type[Exception], message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from upscale import store
-from upscale.catalog import WeightsEntry, known, own, user_file
+from upscale.catalog import WeightsEntry, known, own, user_file, write_user
 from upscale.cli.models import prepare
 from upscale.download import Patience, check_address, download
 from upscale.errors import ChecksumMismatch, DiskFull, DownloadFailed, UnknownWeights, WeightsError
@@ -190,6 +191,8 @@ FAILS: dict[str, tuple[Callable[[BaseHTTPRequestHandler], None], type[Exception]
     "login-page": (login_page, DownloadFailed, "a web page, not weights"),
     "to-http": (status(302, Location="http://example.com/net.pth"), DownloadFailed, "leads to http://example.com"),
     "to-a-file": (status(302, Location="file:///etc/passwd"), DownloadFailed, "not https"),
+    "to-no-host": (status(302, Location="https://xn--a.com/x"), DownloadFailed, "net.pth: is no address, or leads to"),
+    "to-no-port": (status(302, Location="https://a.example:abc/x"), DownloadFailed, "Invalid URL in location header"),
     "in-circles": (status(302, Location="/net.pth"), DownloadFailed, "redirects without end"),
     "always-resets": (lambda h: h.connection.close(), DownloadFailed, "no connection|broke"),
 }
@@ -223,8 +226,26 @@ def test_only_https_unless_it_is_this_machine() -> None:
     ):
         with pytest.raises(DownloadFailed, match="not https"):
             check_address(url, origin)
-    with pytest.raises(DownloadFailed, match="not an address"):
-        check_address("https://[::1", "https://[::1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://[::1/x.pth",
+        "https://a.example:abc/x.pth",
+        "https://xn--a.com/x.pth",
+        "https://a..b/x.pth",
+        "https:///x",
+    ],
+)
+def test_an_address_that_is_none_is_told_and_the_next_one_tried(url: str, server: Server, tmp_path: Path) -> None:
+    server.answers = [whole]
+    with pytest.raises(DownloadFailed, match="is no address"):
+        download([url], tmp_path / "net.pth", sha256=SHA256, size=None)
+    download([url, server.url], tmp_path / "net.pth", sha256=SHA256, size=None)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+    write_user({"odd": {"summary": "s", "license": "MIT", "url": [url]}})
+    assert store.state(known().entries["odd"]) == "to fetch"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +287,58 @@ def test_what_an_earlier_run_left_is_completed_or_thrown_away(server: Server, tm
     part.write_bytes(b"something else")
     download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
     assert (tmp_path / "net.pth").read_bytes() == DATA
+
+
+def version(handler: BaseHTTPRequestHandler, data: bytes, etag: str, length: int = len(DATA)) -> None:
+    """As a good server whose file is replaced now and then: ``length`` of its bytes, then a reset."""
+    start = int((handler.headers.get("Range") or "bytes=0-")[6:-1])
+    if handler.headers.get("If-Range", etag) != etag:
+        start = 0
+    handler.send_response(206 if start else 200)
+    handler.send_header("ETag", etag)
+    if start:
+        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+    handler.send_header("Content-Length", str(len(data) - start))
+    handler.end_headers()
+    handler.wfile.write(data[start:length])
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"1"', '"1"'])
+def test_without_sha256_only_the_same_file_is_completed(etag: str, server: Server, tmp_path: Path) -> None:
+    fetch = partial(download, sha256=None, size=None, patience=QUICK)
+    (tmp_path / ".a.pth.part").write_bytes(b"of an earlier run")
+    server.answers = [partial(version, data=DATA, etag=etag, length=1000), partial(version, data=DATA, etag=etag)]
+    fetch([server.url], tmp_path / "a.pth")
+    assert (tmp_path / "a.pth").read_bytes() == DATA
+    assert server.requests == [None, "bytes=1000-" if etag == '"1"' else None]
+    first, other = partial(version, data=DATA, etag=etag, length=1000), DATA[::-1]
+    server.answers = [first, partial(version, data=other, etag=etag.replace("1", "2"))]
+    fetch([server.url], tmp_path / "b.pth")
+    assert (tmp_path / "b.pth").read_bytes() == other
+    server.answers = [first, status(404), partial(version, data=other, etag=etag)]
+    fetch([server.url, server.url + "?mirror"], tmp_path / "c.pth")
+    assert (tmp_path / "c.pth").read_bytes() == other
+
+
+def test_a_server_that_resumes_another_file_is_not_believed(server: Server, tmp_path: Path) -> None:
+    def careless(handler: BaseHTTPRequestHandler) -> None:
+        del handler.headers["If-Range"]
+        version(handler, DATA[::-1], '"2"')
+
+    server.answers = [partial(version, data=DATA, etag='"1"', length=1000), careless]
+    with pytest.raises(DownloadFailed, match="resumes another file"):
+        download([server.url], tmp_path / "net.pth", sha256=None, size=None, patience=QUICK)
+    assert not (tmp_path / "net.pth").exists()
+
+
+def test_a_connection_that_always_breaks_is_given_up_wherever_it_breaks(server: Server, tmp_path: Path) -> None:
+    lengths = [1000, 100] * 10
+    server.answers = [partial(version, data=DATA, etag="", length=length) for length in lengths]
+    with pytest.raises(DownloadFailed, match="broke") as caught:
+        download([server.url], tmp_path / "net.pth", sha256=None, size=None, patience=QUICK)
+    assert len(server.requests) == QUICK.attempts
+    assert caught.value.hint == "try again later"
 
 
 def test_two_processes_make_one_download(server: Server, tmp_path: Path) -> None:
@@ -348,6 +421,56 @@ def test_url_is_pinned_on_first_use(server: Server, tmp_path: Path) -> None:
         store.locate(pinned)
 
 
+def test_several_processes_pin_one_download(server: Server) -> None:
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(1)
+        whole(handler)
+
+    server.answers = [slow]
+    code = (
+        "import sys; from upscale import store; from upscale.catalog import known;"
+        "print(store.locate(known().find(sys.argv[1])[0]))"
+    )
+    command = [sys.executable, "-c", code, server.url]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    told = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    known.cache_clear()
+    (pinned,) = own().entries.values()
+    assert told == {str(store.place(pinned))}
+    assert len(server.requests) == 1
+
+
+def test_what_a_process_fetched_but_did_not_pin_is_pinned(server: Server) -> None:
+    (found,) = known().find(server.url)
+    path = store.place(found)
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA)
+    pinned = store.locate(found, offline=True)
+    assert pinned == store.place(own().entries["net"])
+    assert own().entries["net"].sha256 == SHA256
+
+
+def test_a_url_takes_no_name_of_a_family(server: Server) -> None:
+    server.answers = [whole]
+    before = known().find("compact")
+    (found,) = known().find(server.url.replace("net.pth", "compact.safetensors"))
+    store.locate(found)
+    assert list(own().entries) == [f"compact-{SHA256[:8]}"]
+    assert known().find("compact") == before
+
+
+@pytest.mark.parametrize("letter", ["n", "网"])
+def test_a_name_that_is_too_long_for_a_file_is_shortened(server: Server, letter: str) -> None:
+    server.answers = [whole]
+    (found,) = known().find(server.url.replace("net", letter * 280))
+    path = store.locate(found)
+    assert path is not None
+    assert path.read_bytes() == DATA
+    assert own().entries.keys() == {letter * 280}
+
+
 @pytest.mark.parametrize("content", [b"", b"sorry", b"<p>sorry</p>", b"version https://git-lfs"])
 def test_what_is_no_weights_at_all_is_not_pinned(server: Server, content: bytes, home: Path) -> None:
     server.answers = [partial(without_ranges, data=content), whole]
@@ -372,12 +495,27 @@ def test_a_bundle_brings_no_other_network_of_a_name_that_is_here(tmp_path: Path,
     assert not list(home.rglob("*.pth"))
 
 
+def test_a_bundle_brings_nothing_into_a_family_that_is_here(tmp_path: Path) -> None:
+    before = known().find("compact")
+    table = '[{0}]\nsummary = "s"\nlicense = "MIT"\nfile = "a.pth"\nsha256 = "{1}"\nfamily = "{2}"\n'
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
+        file.writestr("weights.toml", table.format("a", SHA256, "compact") + table.format("b", SHA256, "new"))
+        file.writestr(f"a-{SHA256[:8]}.pth", DATA)
+        file.writestr(f"b-{SHA256[:8]}.pth", DATA)
+    assert store.unbundle(tmp_path / "b.zip", known().entries.values()) == ["a", "b"]
+    assert known().find("compact") == before
+    assert own().entries["a"].family is None
+    assert own().entries["b"].family == "new"
+
+
 def test_bundle_carries_weights_to_a_machine_without_network(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answers = [whole]
     net = entry(server)
-    store.locate(net)
+    path = store.locate(net)
+    assert path is not None
+    os.utime(path, (0, 0))  # before zip's first day
     assert store.bundle([net], tmp_path / "b.zip") == 1
     monkeypatch.setenv("UPSCALE_HOME", str(tmp_path / "elsewhere"))
     assert store.unbundle(tmp_path / "b.zip", [net, replace(net, name="other")]) == ["net"]
@@ -395,9 +533,32 @@ def test_tampered_bundle_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ChecksumMismatch):
         store.unbundle(tmp_path / "b.zip", [net])
     assert not place.exists()
-    (tmp_path / "c.zip").write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="not a bundle"):
-        store.unbundle(tmp_path / "c.zip", [net])
+
+
+@pytest.mark.parametrize("fault", ["nothing", "damaged", "encrypted", "of another compression", "misnamed"])
+def test_what_cannot_be_unpacked_is_told(fault: str, server: Server, tmp_path: Path) -> None:
+    net, archive = entry(server), tmp_path / "b.zip"
+    place = store.place(net)
+    assert place is not None
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(place.name, DATA)
+    content = bytearray(archive.read_bytes())
+    central = content.rindex(b"PK\1\2")
+    if fault == "nothing":
+        content[:] = b"nothing"
+    elif fault == "damaged":
+        content[100:200] = bytes(range(100))
+    elif fault == "encrypted":
+        content[6] = content[central + 8] = 1
+    elif fault == "of another compression":
+        content[8] = content[central + 10] = 9
+    elif fault == "misnamed":
+        content[central + 9], content[central + 46] = 8, 0xFF
+    archive.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"b\.zip: not a bundle \(.") as caught:
+        store.unbundle(archive, [net])
+    assert caught.value.hint
+    assert not place.exists()
 
 
 def fill(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:

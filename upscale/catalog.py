@@ -299,7 +299,11 @@ def _toml(name: str, table: Mapping[str, Any]) -> str:
 
 
 def _unpinned(url: str) -> WeightsEntry:
-    name = re.sub(r"[^\w.-]+", "-", Path(unquote(urlsplit(url).path)).stem) or "download"
+    try:
+        path = urlsplit(url).path
+    except ValueError as error:
+        raise UnknownWeights(f"{url}: not an address: {error}", "look where it comes from") from error
+    name = re.sub(r"[^\w.-]+", "-", Path(unquote(path)).stem) or "download"
     return WeightsEntry(name=name, summary=f"from {url}", network=None, license="unknown", url=(url,))
 
 

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
 
 import httpx
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 
 from upscale import __version__
 from upscale.errors import ChecksumMismatch, DownloadFailed
@@ -29,7 +28,7 @@ class Patience:
     """When to try again, and when to give up."""
 
     attempts: int = 5
-    """For each mirror; an attempt that brought bytes does not count."""
+    """For each mirror; an attempt that came further than all before it does not count."""
     pause: float = 1.0
     """Seconds before the second attempt; it doubles with each."""
     longest_pause: float = 60.0
@@ -51,15 +50,16 @@ def download(
     """Fetch one of ``urls``, mirrors in order of preference, to ``target``.
 
     The name ``target`` comes into being when its ``size`` and ``sha256`` are right, as far as they are given. What a
-    broken connection leaves is kept beside it and completed by the next attempt, or the next run. Of several
-    processes, one downloads and the others wait for it.
+    broken connection leaves is kept beside it and completed by the next attempt, or the next run; without ``sha256``,
+    by the next attempt only, if the server says that it has the same file. Of several processes, one downloads and the
+    others wait for it.
 
     Raises:
         DownloadFailed: no mirror gave the file; the message says what each did.
         ChecksumMismatch: a mirror gave another file.
     """
     _check_room(target, size)
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    with lock(target):
         if target.is_file():  # another process was faster
             return
         fetch = _Fetch(target, sha256, size, on_bytes, patience or Patience())
@@ -79,6 +79,11 @@ def download(
         )
 
 
+def lock(target: Path) -> BaseFileLock:
+    """Return the lock of the one that fetches ``target``, who may take it twice."""
+    return FileLock(target.with_name(f".{target.name}.lock"), is_singleton=True)
+
+
 class _TryAgain(Exception):
     """What happened may not happen again; ``wait`` is what the server asks for."""
 
@@ -96,27 +101,33 @@ class _Fetch:
         self.target, self.sha256, self.size = target, sha256, size
         self.on_bytes, self.patience = on_bytes, patience
         self.part = target.with_name(f".{target.name}.part")
+        self.etag = ""
+        """Of the file without sha256 whose part is here; empty where it cannot be told from others."""
 
     def mirror(self, url: str) -> None:
         """Fetch ``url``, as often as patience allows."""
-        attempt, resumed = 0, self._here() > 0
+        if self.sha256 is None:  # nothing would tell the file from what an earlier run or another mirror left
+            self.part.unlink(missing_ok=True)
+        attempt, furthest, self.etag = 0, self._here(), ""
+        resumed = furthest > 0
         while True:
-            before = self._here()
             try:
                 self._attempt(url)
                 self._finish(url)
                 return
             except _TryAgain as error:
-                attempt = attempt + 1 if self._here() <= before else 1
+                attempt = attempt + 1 if self._here() <= furthest else 1
+                furthest = max(furthest, self._here())
                 if attempt >= self.patience.attempts:
-                    raise DownloadFailed(f"{url}: {error}", "try again later: what is here already is kept") from error
+                    kept = ": what is here already is kept" if self.sha256 else ""
+                    raise DownloadFailed(f"{url}: {error}", f"try again later{kept}") from error
                 pause = max(self.patience.pause * 2 ** (attempt - 1), error.wait)
                 time.sleep(min(pause, self.patience.longest_pause))
             except ChecksumMismatch:
                 self.part.unlink(missing_ok=True)
                 if not resumed:
                     raise
-                resumed = False  # the part of an earlier run may have been of another file
+                resumed, furthest = False, 0  # the part of an earlier run may have been of another file
             except OSError as error:
                 raise DownloadFailed(
                     f"{self.part}: {error.strerror or error}", "make room, or set UPSCALE_HOME"
@@ -124,19 +135,22 @@ class _Fetch:
 
     def _attempt(self, url: str) -> None:
         """Add to the part what is missing, or as much of it as comes."""
-        start = self._here()
+        start = self._here() if self.sha256 or self.etag else 0
         if self.size is not None and start >= self.size:
             return
-        with _answer(url, start, self.patience.timeout) as answer:
+        with _answer(url, start, self.etag, self.patience.timeout) as answer:
             if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self.part.unlink(missing_ok=True)
                 raise _TryAgain("the server has less than is here already")
             _check_status(answer)
             if "text/html" in answer.headers.get("content-type", ""):
                 raise DownloadFailed(f"{url}: gives a web page, not weights", "open it in a browser, to see why")
-            resumes = answer.status_code == httpx.codes.PARTIAL_CONTENT
+            resumes, etag = answer.status_code == httpx.codes.PARTIAL_CONTENT, answer.headers.get("etag", "")
             if resumes and not answer.headers.get("content-range", "").startswith(f"bytes {start}-"):
                 raise _TryAgain("the server resumes at another place")
+            if resumes and self.etag not in ("", etag):
+                raise _TryAgain("the server resumes another file")
+            self.etag = etag if self.sha256 is None and etag.startswith('"') else ""  # a weak one is of several files
             start = start if resumes else 0
             length = answer.headers.get("content-length")
             total = start + int(length) if length and length.isdigit() else self.size
@@ -187,10 +201,11 @@ class _Fetch:
 
 
 @contextlib.contextmanager
-def _answer(url: str, start: int, timeout: float) -> Iterator[httpx.Response]:
-    """Yield the answer to a request for ``url`` from byte ``start`` on, behind all redirections."""
+def _answer(url: str, start: int, etag: str, timeout: float) -> Iterator[httpx.Response]:
+    """Yield the answer to a request for ``url`` from byte ``start`` of ``etag`` on, behind all redirections."""
     headers = {"User-Agent": f"upscale/{__version__}", "Accept-Encoding": "identity"}
     headers |= {"Range": f"bytes={start}-"} if start else {}
+    headers |= {"If-Range": etag} if start and etag else {}
     here = url
     try:
         whole = httpx.Client(timeout=timeout, headers=headers)  # proxies and certificates: as the environment says
@@ -201,16 +216,20 @@ def _answer(url: str, start: int, timeout: float) -> Iterator[httpx.Response]:
         ) from error
     with whole as client:
         for _ in range(REDIRECTS):
-            check_address(here, url)
             try:
+                check_address(here, url)
                 answer = client.send(client.build_request("GET", here), stream=True)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+                raise DownloadFailed(
+                    f"{here}: is no address, or leads to none: {error}", "look where it comes from"
+                ) from error
             except httpx.HTTPError as error:
-                raise _TryAgain(f"no connection ({error or type(error).__name__})") from error
+                raise _TryAgain(f"no connection ({str(error) or type(error).__name__})") from error
             try:
-                if not answer.has_redirect_location:
+                if answer.next_request is None:
                     yield answer
                     return
-                here = urljoin(here, answer.headers["location"])
+                here = str(answer.next_request.url)
             finally:
                 answer.close()
     raise DownloadFailed(f"{url}: redirects without end", "open it in a browser, and use where it leads")
@@ -221,12 +240,10 @@ def check_address(url: str, origin: str) -> None:
 
     Raises:
         DownloadFailed: anyone on the way could change what it gives.
+        httpx.InvalidURL, UnicodeError: not an address.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise DownloadFailed(f"{url}: not an address: {error}", "look where it comes from") from error
-    local = parts.hostname in LOCAL and urlsplit(origin).hostname in LOCAL
+    parts = httpx.URL(url)  # as the client reads it
+    local = parts.host in LOCAL and httpx.URL(origin).host in LOCAL
     if parts.scheme == "https" or (parts.scheme == "http" and local):
         return
     via = "" if url == origin else f"{origin} leads to "

@@ -9,11 +9,11 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
@@ -55,16 +55,21 @@ def locate(entry: WeightsEntry, *, offline: bool = False, on_bytes: OnBytes | No
     if entry.path is None and not entry.url:
         return None
     path = place(entry)
-    if path is not None and path.is_file():
+    if path is not None and path.is_file() and (entry.sha256 or entry.file):
         _verify(path, entry)
         return path
     if path is None or not entry.url:
         raise WeightsError(f"{path}: the weights of {entry.name} are missing", _way_out(entry))
-    _check_online(entry, offline)
-    from upscale.download import download  # with an HTTP client, which takes longer to import than weights to find
+    if not path.is_file():  # it is, unpinned, where a process died, or pins it just now
+        _check_online(entry, offline)
+    from upscale.download import download, lock  # its HTTP client takes longer to import than weights to find
 
-    download(entry.url, path, sha256=entry.sha256, size=entry.bytes, on_bytes=on_bytes)
-    return path if entry.sha256 else _pin(entry, path)
+    with lock(path):
+        pinned = resolve(entry)
+        if pinned != entry:  # by the process that held the lock
+            return locate(pinned, offline=offline, on_bytes=on_bytes)
+        download(entry.url, path, sha256=entry.sha256, size=entry.bytes, on_bytes=on_bytes)
+        return path if entry.sha256 else _pin(entry, path)
 
 
 def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
@@ -76,7 +81,8 @@ def resolve(entry: WeightsEntry, *, offline: bool = False) -> WeightsEntry:
         UnknownWeights: it is not in the index, or not as a file for PyTorch.
         DownloadFailed: the index cannot be had.
     """
-    if entry.url and entry.sha256 is None:  # it may have been fetched since the catalogue was asked
+    if entry.url and entry.sha256 is None:
+        known.cache_clear()  # it may have been fetched since, by another process, too
         return next((one for one in known().entries.values() if one.sha256 and entry.url[0] in one.url), entry)
     if entry.url or not entry.name.startswith(OPENMODELDB):
         return entry
@@ -112,7 +118,7 @@ def _described(name: str, records: Mapping[str, Any]) -> WeightsEntry:
         raise UnknownWeights(f"{name}: openmodeldb.info has no file for PyTorch", "convert it, or choose another")
     file = files[0]
     # Addresses of pages, which some hosts show first, come after those of files.
-    urls = sorted(file["urls"], key=lambda url: Path(urlsplit(url).path).suffix not in CHECKPOINT_SUFFIXES)
+    urls = sorted(file["urls"], key=lambda url: _suffix(url) not in CHECKPOINT_SUFFIXES)
     return WeightsEntry(
         name=name,
         summary=str(record.get("name", identity)),
@@ -157,11 +163,17 @@ def place(entry: WeightsEntry) -> Path | None:
 def _own_place(entry: WeightsEntry) -> Path:
     """Return where in the folder of weights the checkpoint of ``entry`` belongs."""
     origin = entry.url[0] if entry.url else str(entry.file)
-    suffix = Path(urlsplit(origin).path).suffix
+    suffix = _suffix(origin)
     # A name alone may come from two places; the address tells them apart, and stays when the catalogue moves on.
-    mark = entry.sha256 or hashlib.sha256(origin.encode()).hexdigest()
-    name = re.sub(r"[^\w.-]+", "-", entry.name)
+    mark = entry.sha256 or hashlib.sha256(origin.encode(errors="surrogateescape")).hexdigest()
+    # File systems take 255 bytes, those of the lock and the part beside it, too.
+    name = re.sub(r"[^\w.-]+", "-", entry.name).encode()[:200].decode(errors="ignore")
     return folder() / f"{name}-{mark[:8]}{suffix if suffix in CHECKPOINT_SUFFIXES else '.pth'}"
+
+
+def _suffix(address: str) -> str:
+    """Return the suffix of a path or of the path in a URL, which may be one that cannot be parsed."""
+    return Path(re.split(r"[?#]", address)[0]).suffix
 
 
 def folder() -> Path:
@@ -203,7 +215,12 @@ def bundle(entries: Iterable[WeightsEntry], archive: Path) -> int:
         if path.with_suffix(".param").is_file():
             way = f"give the one of `upscale models export {entry.name} -o FILE.safetensors` a name"
             raise WeightsError(f"{entry.name}: is in two files, of ncnn; a bundle holds single ones", way)
-    with said_of(archive), replacing(archive) as temporary, zipfile.ZipFile(temporary, "w") as file:
+    # Files of reproducible builds may be of 1970, and zip knows no time before 1980.
+    with (
+        said_of(archive),
+        replacing(archive) as temporary,
+        zipfile.ZipFile(temporary, "w", strict_timestamps=False) as file,
+    ):
         for entry, path in here:
             _verify(path, entry)
             file.write(path, _own_place(entry).name)
@@ -247,8 +264,10 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
                 found.append(entry.name)
     except FileNotFoundError as error:
         raise WeightsError(f"{archive}: no such file") from error
-    except (OSError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{archive}: not a bundle ({error})", "make one with `upscale models bundle`") from error
+    # What zipfile raises where an archive is damaged, encrypted, or of a compression that it does not know.
+    except (OSError, EOFError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        told = str(error) or type(error).__name__
+        raise WeightsError(f"{archive}: not a bundle ({told})", "make one with `upscale models bundle`") from error
     if not found:
         raise WeightsError(f"{archive}: no network in it that is known here", "make one with `upscale models bundle`")
     if rows:
@@ -259,14 +278,18 @@ def unbundle(archive: Path, entries: Iterable[WeightsEntry]) -> list[str]:
 def _new_entries(text: bytes, archive: Path) -> list[WeightsEntry]:
     """Return the networks of the catalogue in a bundle that are not known here, without siblings that are not, either.
 
+    They are not of a family that is: what its name means here does not change.
+
     Raises:
         WeightsError: one is called like another network here.
     """
     there, where = known().entries, f"{archive}/{_ROWS}"
     tables = read_tables(text.decode("utf-8", "replace"), where)
     for table in tables.values():
-        if isinstance(table, dict) and table.get("sibling") not in {*tables, *there}:
+        if table.get("sibling") not in [*tables, *there]:
             table.pop("sibling", None)
+        if table.get("family") in known().names:
+            table.pop("family", None)
     found = from_toml(to_toml(tables), where, known()).entries.values()
     for entry in found:
         other = entry.name in known().names if entry.name not in there else there[entry.name].sha256 != entry.sha256
@@ -309,7 +332,8 @@ def _pin(entry: WeightsEntry, path: Path) -> Path:
         path.unlink()
         raise DownloadFailed(f"{entry.url[0]}: gives a file that is not one of weights; it was removed", _LOOK)
     digest = sha256(path)
-    name = f"{entry.name}-{digest[:8]}" if entry.name in known().entries else entry.name
+    known.cache_clear()  # others may have been pinned meanwhile
+    name = f"{entry.name}-{digest[:8]}" if entry.name in known().names else entry.name
     pinned = replace(entry, name=name, sha256=digest, bytes=path.stat().st_size)
     target = place(pinned)
     assert target is not None  # it has an address
