@@ -259,7 +259,7 @@ def test_torchvisions_squeezenet_gets_the_normalisation_that_it_wants(
     x, y = torch.rand(1, 3, 40, 41), torch.rand(1, 3, 40, 41)
     as_it_is = float(FeatureDistance(read_classifier(path))(x, y))
     assert as_it_is == float(FeatureDistance(backbone)(x, y))
-    entry = replace(shipped().entries["squeezenet"], sha256=store.sha256(path))
+    entry = replace(shipped().entries["squeezenet"], sha256=store.sha256(path), bytes=path.stat().st_size)
     monkeypatch.setattr("upscale.checkpoint.shipped", lambda: Catalog({"squeezenet": entry}))
     mean, deviation = (
         torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -16,7 +16,7 @@ def test_factors(text: str, scale: Fraction) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "-2", "33", "abc", "", "1/0", "nan", "inf", "0.99", "1e400", "1e999999999", "1.2.3"]
+    "text", ["0", "-2", "33", "abc", "", "1/0", "nan", "inf", "0.99", "1e400", "1e999999999", "1.2.3", "1 2"]
 )
 def test_impossible_factors(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a number|not between"):
@@ -36,6 +36,8 @@ def test_sizes_are_rounded_to_nearest_and_never_vanish() -> None:
         (Measure.LONG, "200", (100, 200)),
         (Measure.SHORT, "200", (200, 400)),
         (Measure.MEGAPIXELS, "0.02", (100, 200)),
+        (Measure.MEGAPIXELS, "2e-2", (100, 200)),
+        (Measure.FIT, "200 x 400", (100, 200)),
         (Measure.FIT, "200x400", (100, 200)),
         (Measure.AT_LEAST, "200x400", (400, 800)),
         (Measure.WIDTH, "100", (50, 100)),

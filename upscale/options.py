@@ -143,7 +143,7 @@ class Target:
 
 def _number(text: str, whole_text: str, *, whole: bool = False) -> Fraction:
     try:
-        if not re.fullmatch(r"[-+]?[\d.]{1,30}(/\d{1,30})?", text):  # an exponent may be of any size
+        if not re.fullmatch(r"\s*[-+]?[\d.]{1,30}(/\d{1,30}|[eE][-+]?\d{1,2})?\s*", text):  # 1e999999999 takes forever
             raise ValueError
         number = Fraction(text)
     except (ValueError, ZeroDivisionError):

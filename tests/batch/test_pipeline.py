@@ -154,6 +154,27 @@ def test_retry_failed_with_another_format_leaves_what_was_done(folder: Path) -> 
     ]
 
 
+def test_retry_failed_leaves_a_result_whose_name_another_picture_has_now(folder: Path, tmp_path: Path) -> None:
+    one, out = tmp_path / "one", tmp_path / "one_out"
+    one.mkdir()
+    PILImage.fromarray(picture(8, 8)).save(one / "a.jpg")
+    naming = Naming(suffix=".png")
+    assert kinds(run(plan([str(one)], out, X2.target, naming))) == [Done]
+    before = (out / "a.png").read_bytes()
+    PILImage.fromarray(picture(9, 9)).save(one / "a.png")
+    jobs = plan([str(one)], out, X2.target, naming)
+    assert [job.output.name for job in jobs] == ["a.jpg.png", "a.png"]
+    assert kinds(run(jobs, retry_failed=True)) == [Skipped, Skipped]
+    assert (out / "a.png").read_bytes() == before
+
+
+def test_retry_failed_knows_a_folder_by_another_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(jobs_of(folder))
+    monkeypatch.chdir(folder)
+    jobs = plan([f"../{folder.name}"], folder.with_name("out"), X2.target, Naming(suffix=".tif"))
+    assert kinds(run(jobs, retry_failed=True)) == [Skipped, Skipped, Skipped, Failed]
+
+
 def test_a_result_that_was_changed_is_left_and_the_others_are_done(folder: Path) -> None:
     out = folder.with_name("out")
     run(jobs_of(folder))

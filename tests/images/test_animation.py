@@ -229,6 +229,13 @@ def test_gif_counts_in_hundredths_of_a_second_and_errors_do_not_add_up(
     assert ("GIF shows a frame for 655.35 s at most" in notices) == (max(given) > 655_350)
 
 
+@pytest.mark.parametrize("time", [70_001.0, 100_000.5, 1000 / 60, 0.0, 65_535_000.0])
+def test_png_counts_in_fractions_of_a_second(tmp_path: Path, time: float) -> None:
+    assert not write_image(tmp_path / "a.png", moving([time] * 3))
+    found = [frame.duration or 0.0 for frame in read_image(tmp_path / "a.png").frames]
+    assert sum(found) == pytest.approx(3 * time, rel=1e-4)
+
+
 @pytest.mark.parametrize("row", [row for row in FORMATS if row.several is Several.FRAMES], ids=lambda row: row.name)
 @pytest.mark.parametrize("loop", [None, 0, 3, 100_000])
 def test_how_often_it_plays_is_kept_or_its_loss_told(tmp_path: Path, row: ImageFormat, loop: int | None) -> None:

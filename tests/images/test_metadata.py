@@ -252,6 +252,14 @@ def test_the_note_finds_its_place_whatever_rdf_is_called(prefix: str) -> None:
     assert signed.signed(PROVENANCE) == signed
 
 
+def test_the_note_goes_into_rdf_that_was_empty() -> None:
+    xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}"/></x:xmpmeta>'.encode()
+    signed = Metadata(xmp=xmp).signed(PROVENANCE)
+    assert signed.xmp is not None
+    (note,) = ElementTree.fromstring(signed.xmp).findall(f"{{{RDF}}}RDF/{{{RDF}}}Description")
+    assert note.get("{urn:upscale:provenance:1}Tool") == "upscale 1.2.3"
+
+
 def test_xmp_without_a_place_for_the_note_stays_as_it_is() -> None:
     for xmp in (xmp_of(' xmp:Rating="5"').decode().encode("utf-16"), b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'):
         assert Metadata(xmp=xmp).signed(PROVENANCE).xmp == xmp

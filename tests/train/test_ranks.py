@@ -100,6 +100,8 @@ def test_two_processes_train_like_one_with_twice_the_batch(folder: Path, alone: 
     done = run(folder, "two", 4, [*static(), "-m", "upscale"])
     assert done.returncode == 0, done.stderr
     assert_alike(alone, events(folder / "two", "step"))
+    (network,) = done.stdout.split()
+    assert (folder / network).is_file()
     again = run(folder, "two", 4, [*standalone(), "-m", "upscale"])
     assert again.returncode == 1
     assert again.stderr.count("holds a training run already") >= 2  # torchrun's second attempt does not go on either

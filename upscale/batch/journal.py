@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from upscale.files import ends_with_newline, exists, part_prefix
+from upscale.files import ends_with_newline, exists, part_prefix, resolved
 
 FOLDER = ".upscale"
 _APPENDING = 0
@@ -96,7 +96,7 @@ class Journal:
 
     def has_done(self, source: Path) -> bool:
         """Tell whether the last that was noted of ``source``, as it is now, is that it was done, under any name."""
-        entry = self._by_source.get(str(source.absolute()))
+        entry = self._by_source.get(_named(source))
         return entry is not None and entry.status == "done" and exists(source) and Source.of(source).is_that_of(entry)
 
     def made(self, output: Path) -> bool:
@@ -141,7 +141,7 @@ class Journal:
         return Entry(
             output=self._key(output),
             status=status,
-            source=str(source.path.absolute()),
+            source=_named(source.path),
             source_state=source.state,
             source_sha256=source.sha256,
             settings=settings,
@@ -224,6 +224,11 @@ def output_state(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return (stat.st_size, stat.st_mtime_ns)
+
+
+def _named(source: Path) -> str:
+    """Return what a source is noted as: its own name, in the folder that it is in, whatever that was called."""
+    return str(resolved(source.parent) / source.name)
 
 
 def _parse(line: bytes) -> Entry | None:

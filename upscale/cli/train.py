@@ -53,6 +53,7 @@ def train(
     from upscale.cli.live import LiveView
     from upscale.compiling import require_compiler
     from upscale.device import resolve_device
+    from upscale.torchrun import Place, own_place
     from upscale.train import board
     from upscale.train.data import Batches, crop_size, open_pictures
     from upscale.train.loop import train as run_training
@@ -131,8 +132,9 @@ def train(
             compiled=compile_,
             command=shlex.join(["upscale", *sys.argv[1:]]),
         )
-    console.line(str(result.generator))
-    console.err.print(f"{folder / 'report.html'} shows the run", markup=False)
+    if (own_place() or Place()).rank == 0:
+        console.line(str(result.generator))
+        console.err.print(f"{folder / 'report.html'} shows the run", markup=False)
     if not result.finished:
         console.notice(f"interrupted; go on with: {_resuming(sys.argv[1:])}")
         raise typer.Exit(130)

@@ -45,24 +45,27 @@ class Part:
 
 def composed(parts: Iterable[tuple[Part, Image]], height: int, width: int) -> Iterator[Image]:
     """Yield ``[height, width]`` as it is shown after each part, given with its picture; uint8, with alpha."""
-    canvas = np.zeros((height, width, 4), np.uint8)
+    pixels, alpha = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
     for part, picture in parts:
-        place = canvas[part.top :, part.left :][: picture.pixels.shape[0], : picture.pixels.shape[1]]
-        drawn = _rgba(picture)[: place.shape[0], : place.shape[1]]
-        before = place.copy()
-        if part.over:
-            drawn = np.asarray(PILImage.alpha_composite(PILImage.fromarray(place), PILImage.fromarray(drawn)))
-        place[:] = drawn
-        yield replace(picture, pixels=canvas[..., :3].copy(), alpha=canvas[..., 3].copy(), duration=part.duration)
+        picture = picture.in_eight_bits()
+        colours, opacity = (plane[part.top :, part.left :] for plane in (pixels, alpha))  # the place that is drawn to
+        h, w = (min(pair) for pair in zip(opacity.shape, picture.pixels.shape, strict=False))
+        colours, opacity = colours[:h, :w], opacity[:h, :w]
+        drawn, seen = picture.pixels[:h, :w], None if picture.alpha is None else picture.alpha[:h, :w]
+        before = (colours.copy(), opacity.copy()) if part.dispose is Dispose.PREVIOUS else (0, 0)
+        if part.over and seen is not None:
+            drawn, seen = _over(drawn, seen, colours, opacity)
+        colours[:], opacity[:] = drawn, 255 if seen is None else seen
+        yield replace(picture, pixels=pixels.copy(), alpha=alpha.copy(), duration=part.duration)
         if part.dispose is not Dispose.NONE:
-            place[:] = before if part.dispose is Dispose.PREVIOUS else 0
+            colours[:], opacity[:] = before
 
 
-def _rgba(picture: Image) -> Pixels:
-    """Return ``[H, W, 4]`` uint8."""
-    picture = picture.in_eight_bits()
-    alpha = np.full_like(picture.pixels[..., 0], 255) if picture.alpha is None else picture.alpha
-    return np.dstack((picture.pixels, alpha))
+def _over(colours: Pixels, opacity: Pixels, below: Pixels, its_opacity: Pixels) -> tuple[Pixels, Pixels]:
+    """Return colours and opacity of one picture laid over another, all uint8."""
+    back, front = (PILImage.fromarray(np.dstack(planes)) for planes in ((below, its_opacity), (colours, opacity)))
+    both = np.asarray(PILImage.alpha_composite(back, front))
+    return both[..., :3], both[..., 3]
 
 
 def png_parts(data: bytes) -> Iterator[Part]:

@@ -35,7 +35,7 @@ class Timing:
     """What a format can say of how an animation plays; times are in milliseconds."""
 
     tick: int = 1
-    """The unit in which the times of frames are given; 0: in fractions of a second."""
+    """The unit in which the times of frames are given; 0: in fractions of a second, of sixteen bits each side."""
     shortest: int = 0
     longest: int = 2**31 - 1
     """That a frame can be shown."""

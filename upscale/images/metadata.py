@@ -248,7 +248,7 @@ def _sign(xmp: bytes, provenance: Provenance) -> bytes:
 
     XMP that is not UTF-8, or no RDF, stays as it is.
     """
-    parts = _XMP_PARTS.fullmatch(xmp)
+    parts = _XMP_PARTS.fullmatch(re.sub(rb"<((?:[\w.-]+:)?RDF)(\s[^<>]*)?/>", rb"<\1\2></\1>", xmp))
     if parts is None:
         return xmp
     head, tail = parts.groups()

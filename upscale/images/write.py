@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,16 @@ def _fit_timing(frames: Sequence[Image], row: ImageFormat) -> tuple[list[Image],
     fitted, late = [], 0.0
     for frame, time in zip(frames, times, strict=True):
         time = min(max(time, timing.shortest), timing.longest)
-        ticks = round((time + late) / timing.tick) * timing.tick if timing.tick else time
+        ticks = round((time + late) / timing.tick) * timing.tick if timing.tick else _fraction(time + late)
         late += time - ticks
         fitted.append(replace(frame, duration=min(ticks, timing.longest), loop=loop))
     return fitted, lost
+
+
+def _fraction(time: float) -> float:
+    """Return the milliseconds nearest to ``time`` that are a fraction of a second of two numbers of sixteen bits."""
+    seconds = time / 1000
+    return float(1000 * Fraction(seconds).limit_denominator(max(1, int(65_535 / max(1, seconds)))))
 
 
 def _listed(keywords: Sequence[str]) -> str:

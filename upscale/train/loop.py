@@ -149,8 +149,8 @@ def train(
             write_report(out, recipe)
         ranks.wait()
         last = state.step if saved is None else saved[0]
-        best = state.best_step if stop is not None else last
-        return Outcome(network_path(out, best), stop is not None or state.step >= recipe.steps)
+        used = state.best_step if _out_of_patience(state, recipe) else last
+        return Outcome(network_path(out, used), stop is not None or state.step >= recipe.steps)
 
 
 @contextmanager
@@ -188,7 +188,9 @@ def _remark(state: TrainState, text: str) -> Event:
 
 
 def _out_of_patience(state: TrainState, recipe: Recipe) -> bool:
-    return recipe.patience is not None and state.step - state.best_step >= recipe.patience * recipe.valid_every
+    if recipe.patience is None or state.best == -math.inf:  # nothing could be measured
+        return False
+    return state.step - state.best_step >= recipe.patience * recipe.valid_every
 
 
 def _set_rates(state: TrainState, recipe: Recipe) -> None:
