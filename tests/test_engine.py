@@ -383,6 +383,13 @@ def test_depth_is_the_dtype() -> None:
     assert abs(float(result.mean()) - float(deep.mean())) < 1
 
 
+class Doubled(Bicubic):
+    """A network that raises contrast, by more than alpha can hold."""
+
+    def enlarge(self, x: torch.Tensor) -> torch.Tensor:
+        return (super().enlarge(x) - 0.5) * 2 + 0.5
+
+
 def test_no_dark_fringe_around_a_transparent_shape() -> None:
     y, x = np.mgrid[-20:20, -20:20]
     inside = x**2 + y**2 < 150
@@ -392,6 +399,34 @@ def test_no_dark_fringe_around_a_transparent_shape() -> None:
     assert result.alpha is not None
     visible = result.pixels[result.alpha > 8].astype(int)
     assert np.abs(visible - [200, 180, 90]).max() <= 2
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("target", ["4", "2.5", "90x70"])
+def test_the_shape_of_a_logo_goes_through_the_network(target: str, dtype: type) -> None:
+    calls: list[tuple[int, int]] = []
+    levels = np.iinfo(dtype).max
+    y, x = np.mgrid[-5.5:6.5, -6.5:7.5]
+    soft = np.rint(levels * np.clip(3.2 - np.hypot(x, y), 0, 1)).astype(dtype)
+    image = Image(pixels=np.full((*soft.shape, 3), 7, dtype), alpha=soft)
+    measure = Measure.FIT if "x" in target else Measure.SCALE
+    networks = Doubled(Doubled.Config(scale=4))
+    result = upscaler(networks).upscale(image, Target.parse(target, measure), lambda *call: calls.append(call)).image
+    assert result.alpha is not None
+    assert result.alpha.shape == result.pixels.shape[:2]
+    assert result.alpha.dtype == dtype
+    assert (result.alpha[[0, -1]] == 0).all(), "what is transparent stays so"
+    middle = result.alpha[result.alpha.shape[0] // 2, result.alpha.shape[1] // 2]
+    assert middle == levels, "and what is opaque"
+    interpolated = upscaler(Bicubic(Bicubic.Config(scale=4))).upscale(image, Target.parse(target, measure)).image.alpha
+    assert interpolated is not None
+    assert np.abs(result.alpha.astype(int) - interpolated).max() > 0.02 * levels, "the network's, not interpolation"
+    assert calls[-1] == (2, 2)
+
+
+def test_an_image_is_asked_for_in_words() -> None:
+    with pytest.raises(TypeError, match=r"ndarray: upscale\.Image\(pixels=ARRAY\)"):
+        upscaler(Bicubic(Bicubic.Config())).upscale(picture(4, 4))  # type: ignore[arg-type]
 
 
 def test_progress_counts_every_tile() -> None:

@@ -210,18 +210,6 @@ def _weights(first: int, last: int, length_in: int, length_out: int, kernel: str
     return _Taps(start, stop, matrix)
 
 
-def resize_array(plane: Pixels, height: int, width: int) -> Pixels:
-    """Resize ``plane`` ``[H, W]`` uint8 or uint16, antialiased bicubic, to ``[height, width]`` of the same dtype."""
-    resizer = BandResizer(plane.shape[0], plane.shape[1], height, width)
-    out = np.empty((height, width), plane.dtype)
-    top = 0
-    for first in range(0, plane.shape[0], 512):
-        for rows in resizer.push(to_tensor(plane[first : first + 512, :, None])):
-            out[top : top + rows.shape[1]] = to_array(rows, plane.dtype)[..., 0]
-            top += rows.shape[1]
-    return out
-
-
 def bleed(pixels: Pixels, alpha: Pixels) -> Pixels:
     """Let the colour of visible pixels spread under the transparent ones.
 

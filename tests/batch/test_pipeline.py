@@ -106,6 +106,18 @@ def test_touching_a_source_does_not_make_it_new(folder: Path) -> None:
     assert kinds(run(jobs_of(folder)))[0] is Skipped
 
 
+def test_frames_that_the_format_cannot_hold_are_not_enlarged(folder: Path) -> None:
+    frames = [PILImage.fromarray(picture(8, 8, seed)) for seed in range(3)]
+    frames[0].save(folder / "moving.png", save_all=True, append_images=frames[1:], duration=50)
+    job = replace(jobs_of(folder)[-1], output=folder.with_name("out") / "moving.jpg")
+    assert job.source.name == "moving.png"
+    (ended,) = run([job])
+    assert isinstance(ended, Done)
+    assert ended.result is not None
+    assert ended.result.tiles == 1
+    assert "JPEG cannot hold an animation; only the first of 3 is written" in ended.notices
+
+
 def test_retry_failed_does_nothing_else(folder: Path) -> None:
     (folder / "bad.png").unlink()
     PILImage.fromarray(picture(8, 8)).save(folder / "bad.png")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image as PILImage
 
 from tests.conftest import picture
+from upscale.batch.journal import Journal, Source, output_state
 from upscale.batch.plan import Naming, Refused, plan
 from upscale.errors import InputError, OutputExists, UnsupportedFormat, UsageError
 from upscale.options import Measure, Target
@@ -114,7 +116,9 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         assert "upscale -" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("b.jgp", ".jpg"), ("b.tga", ".png"), ("b.TIFFF", ".tiff")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("b.jgp", ".jpg"), ("b.tga", ".png"), ("b.TIFFF", ".tiff"), ("b.pdf", ".png")]
+)
 def test_a_misspelt_file_is_no_folder(tmp_path: Path, name: str, hint: str) -> None:
     source = save(tmp_path / "a.png")
     with pytest.raises(UsageError, match=f"{name}: cannot write") as caught:
@@ -123,6 +127,19 @@ def test_a_misspelt_file_is_no_folder(tmp_path: Path, name: str, hint: str) -> N
     (tmp_path / name).mkdir()
     (job,) = plan([str(source)], tmp_path / name, X2, Naming())
     assert job.output == tmp_path / name / "a.png"
+
+
+def test_results_in_the_folder_of_the_pictures_are_no_pictures_to_enlarge(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    source = save(folder / "a.png")
+    naming = Naming(template="{stem}@2x{ext}")
+    (job,) = plan([str(folder)], folder, X2, naming)
+    save(job.output)
+    journal = Journal(folder)
+    journal.note(
+        replace(journal.entry(job.output, "done", Source.of(source), ""), output_state=output_state(job.output) or ())
+    )
+    assert plan([str(folder)], folder, X2, naming) == [job]
 
 
 @pytest.mark.parametrize("name", ["v1.2", "out.x4", "2026.11", "out.d"])

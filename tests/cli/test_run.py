@@ -388,7 +388,7 @@ def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path
     assert "they would be replaced" in run("in", "-x", "2", "--dry-run", "--force")[2]
     code, _, err = run("in", "-x", "2")
     assert code == 0
-    assert "1 of the results were changed since they were made, and left; --force replaces them" in err
+    assert "results that were changed since they were made are left: 1; --force replaces them" in err
     assert (tmp_path / "in_x2" / "a.png").read_bytes() == b"edited"
 
 

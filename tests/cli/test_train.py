@@ -75,6 +75,24 @@ def test_a_run_that_is_told_to_stop_prints_the_command_that_goes_on(
     assert "upscale train data --out 'my run'" in card
 
 
+def test_a_run_goes_on_by_its_own_recipe(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(state: TrainState, *arguments: Any) -> Any:
+        if state.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("upscale.train.loop.train_step", interrupted)
+        assert run("train", "data", "--out", "mine", *SET)[0] == 130
+    code, _, err = run("train", "data", "--out", "mine", "--resume", "--set", "optim.lr=1e-5")
+    assert code == 1
+    assert "--out mine --resume alone goes on with its own" in err
+    assert run("train", "data", "--out", "mine", "--resume")[:2] == (
+        0,
+        f"{Path('mine/generator-0000006.safetensors')}\n",
+    )
+
+
 def test_lines_where_there_is_no_terminal(run: Callable[..., Outcome], tmp_path: Path) -> None:
     code, _, err = run("train", "data", "--valid", "valid", "--out", "run", *SET)
     assert code == 0

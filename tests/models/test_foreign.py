@@ -97,6 +97,16 @@ def test_without_spandrel_the_error_names_it(odd: Path, monkeypatch: pytest.Monk
     assert "pip install spandrel" in str(caught.value.hint)
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_spandrel_that_cannot_be_loaded_is_as_none(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("upscale.models.foreign.import_module", broken)
+    with pytest.raises(IncompatibleCheckpoint, match="of no known architecture"):
+        load_generator(odd)
+
+
 def test_network_of_the_library_itself(tmp_path: Path) -> None:
     pytest.importorskip("spandrel")
     from spandrel.architectures.SAFMN import SAFMN

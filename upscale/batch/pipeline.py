@@ -28,7 +28,7 @@ from upscale.device import told_of_memory
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import DiskFull, InputError, OutOfMemory, UpscaleError
 from upscale.files import exists, said_of
-from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, read_size
+from upscale.images import LARGE, Image, can_stream, check_size, decode, format_of, held_by, read_size
 
 READ_AHEAD = 2
 _LESS = "close other programs, or give -j 1"
@@ -279,9 +279,11 @@ class _Stages:
 
     def _enlarge(self, ready: _Ready, upscaler: Upscaler) -> Future[Ended]:
         """Run the network on a picture and hand the result to a writer; a very large one is written as it comes."""
-        job, image, target = ready.job, ready.image, self.settings.target
+        job, target = ready.job, self.settings.target
         on_tile = partial(self._on_tile, job)
         try:
+            image = held_by(format_of(job.output), ready.image)
+            ready = replace(ready, image=image)
             height, width = target.size(*image.pixels.shape[:2])
             if all(target.is_reached(*frame.pixels.shape[:2]) for frame in image.frames):
                 if self.settings.skip_large:

@@ -199,7 +199,7 @@ def _refusing(name: str, refused: list[Refused] | None) -> Iterator[None]:
 def _check_slip(output: Path) -> None:
     """Raise UsageError for what would be a folder, but seems to be meant as a file."""
     near = difflib.get_close_matches(output.suffix.lower(), SUFFIXES, n=1, cutoff=0.7)
-    if near or output.suffix.lower() in READ_ONLY:
+    if near or output.suffix.lower() in READ_ONLY or re.fullmatch(r"\.[a-z]{2,4}", output.suffix.lower()):
         hint = f"did you mean {near[0]}, or" if near else f"supported are {' '.join(SUFFIXES)};"
         raise UsageError(f"{output}: cannot write {output.suffix}", f"{hint} a folder? make it first")
 
@@ -222,6 +222,10 @@ def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recur
     if path.is_dir():
         root = output or _beside(path, target)
         sources = pictures_in(path, recursive=recursive, leaving=[root])
+        if resolved(path).is_relative_to(resolved(root)):  # what earlier runs made there is no picture to enlarge
+            journal = Journal(resolved(root))
+            journal.refresh()
+            sources = [source for source in sources if not journal.made(resolved(source.parent) / source.name)]
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
         for source in sources:

@@ -44,7 +44,15 @@ SkipLarge = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network; also a+b, or a:0.7,b:0.3.")
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        "-n",
+        metavar="NAME|FILE|URL",
+        help="compact for clean pictures, compact-photo for traces of JPEG and noise, or one of `upscale models list`;"
+        " also a+b, or a:0.7,b:0.3.",
+    ),
 ]
 Strength = Annotated[
     float | None,
@@ -55,11 +63,11 @@ Strength = Annotated[
         "-dn",
         min=0,
         max=1,
-        help="How much to restore: 1 as the network does, 0 as its faithful sibling.",
+        help="From 0, as compact, to 1, as compact-photo; likewise of other networks that have a sibling.",
     ),
 ]
 Tta = Annotated[bool, typer.Option("--tta", help="Mean over eight orientations: slightly better, 8x slower.")]
-Faithful = Annotated[bool, typer.Option("--faithful", help="Change results until they reduce to their source.")]
+Faithful = Annotated[bool, typer.Option("--faithful", help="Adjust results until reducing them gives the source back.")]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the network where that is faster; the first time takes minutes.")
 ]

@@ -164,7 +164,7 @@ class Report:
                 console.err.print(f"  {name:<{width}}  {reason}", markup=False)
         if self.kept and not self.quiet:
             console.notice(
-                f"{self.kept} of the results were changed since they were made, and left; --force replaces them"
+                f"results that were changed since they were made are left: {self.kept}; --force replaces them"
             )
         if self.earlier:
             console.err.print("--retry-failed tries those again that failed in an earlier run", style="bold")

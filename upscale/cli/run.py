@@ -229,6 +229,8 @@ def run(
                 )
         except KeyboardInterrupt:
             report.summary()
+            if not (json or quiet):
+                console.notice(f"interrupted: {report.done} of {report.total} pictures are done")
             raise typer.Exit(130) from None
         except DiskFull:  # told with the picture that it stopped
             if leads:

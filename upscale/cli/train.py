@@ -16,10 +16,16 @@ from upscale.cli.distances import Features, Lpips, distances
 from upscale.cli.models import prepare
 from upscale.errors import UsageError
 
+DEFAULT = "compact"
+"""The recipe."""
+
 
 def train(
     data: Annotated[Path, typer.Argument(help="Folder of pictures, searched with all its subfolders.")],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a TOML file.")] = "compact",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Name of a recipe, or a TOML file; default: compact, with --resume the run's own."),
+    ] = None,
     lr: Annotated[
         Path | None, typer.Option(metavar="DIR", help="LR pictures of the same names, or x4 after them; default: made.")
     ] = None,
@@ -68,6 +74,9 @@ def train(
     if preview is not None and any(preview.parent.resolve().is_relative_to(place) for place in sources):
         raise UsageError(f"--preview {preview}: lies in a folder of pictures to train on", "write it elsewhere")
     check_outputs(preview, force=force)
+    folder = out or Path("runs") / Path(recipe or DEFAULT).stem
+    if recipe is None:
+        recipe = str(folder / "recipe.toml") if resume and (folder / "recipe.toml").is_file() else DEFAULT
     resolved = load_recipe(recipe, changes)
     if valid_lr is not None and valid is None:
         raise UsageError("--valid-lr: goes with --valid", "name the pictures that it is LR of: --valid DIR")
@@ -78,7 +87,6 @@ def train(
     if resolved.patience is not None and valid is None:
         raise UsageError("--patience: without pictures to measure on, no run gets better", "name some: --valid DIR")
     torch_device = own_device(resolve_device(device))
-    folder = out or Path("runs") / Path(recipe).stem
     named = dict(zip(("features", "lpips"), distances(features, lpips), strict=True))
     measured = {name: distance for name, distance in named.items() if distance is not None}
     with console.progress(quiet=False) as bars:

@@ -5,7 +5,7 @@ from upscale.images.formats import FORMATS, ImageFormat, format_of, is_picture
 from upscale.images.image import WHITE, Image, Pixels
 from upscale.images.metadata import Metadata, Provenance
 from upscale.images.read import decode, read_image, read_size, suffix_of
-from upscale.images.write import LARGE, can_stream, check_size, takes_bands, write_bands, write_image
+from upscale.images.write import LARGE, can_stream, check_size, held_by, takes_bands, write_bands, write_image
 
 __all__ = [
     "FORMATS",
@@ -20,6 +20,7 @@ __all__ = [
     "check_size",
     "decode",
     "format_of",
+    "held_by",
     "is_picture",
     "pictures_in",
     "read_image",

@@ -88,16 +88,26 @@ def check_size(name: str, row: ImageFormat, height: int, width: int) -> None:
         )
 
 
+def held_by(row: ImageFormat, image: Image) -> Image:
+    """Return ``image``, or of several frames or pages that the format cannot hold the first, with a notice."""
+    kind = _kind(image)
+    if kind is Several.NO or row.several is kind:
+        return image
+    told = f"{row.name} cannot hold {kind.value}; only the first of {len(image.frames)} is written"
+    return replace(image, following=(), notices=(*image.notices, told))
+
+
+def _kind(image: Image) -> Several:
+    return Several.NO if not image.following else Several.PAGES if image.duration is None else Several.FRAMES
+
+
 def _fit(image: Image, row: ImageFormat, background: Colour | None) -> tuple[tuple[Image, ...], tuple[str, ...]]:
     """Reduce ``image`` to frames that the format holds, and say what that costs."""
-    notices: dict[str, None] = {}  # in order, each once
-    frames = image.frames
-    kind = Several.NO if len(frames) == 1 else Several.PAGES if image.duration is None else Several.FRAMES
-    if kind is not Several.NO and row.several is not kind:
-        notices[f"{row.name} cannot hold {kind.value}; only the first of {len(frames)} is written"] = None
-        frames = frames[:1]
+    held = held_by(row, image)
+    notices = dict.fromkeys(held.notices[len(image.notices) :])  # in order, each once
+    kind = _kind(held)
     fitted = []
-    for frame in frames:
+    for frame in held.frames:
         if frame.pixels.dtype == np.uint16 and not (row.deep and kind is not Several.FRAMES):
             notices[f"{row.name} has no 16 bits; reduced to 8"] = None
             frame = frame.in_eight_bits()

@@ -48,10 +48,13 @@ class Foreign(Generator):
 
 
 def recognised_by_spandrel(state_dict: Mapping[str, Tensor]) -> Foreign | None:
-    """Return the network that spandrel makes of ``state_dict``; None if it is not installed, or knows none."""
+    """Return the network that spandrel makes of ``state_dict``; None if it cannot be loaded, or knows none."""
     if find_spec("spandrel") is None:
         return None
-    spandrel = import_module("spandrel")
+    try:
+        spandrel = import_module("spandrel")
+    except (ImportError, OSError, RuntimeError):  # its torchvision is often of another build than torch
+        return None
     try:
         descriptor = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(dict(state_dict)))
     except (spandrel.UnsupportedModelError, KeyError, IndexError, RuntimeError, ValueError, AssertionError):

@@ -37,7 +37,7 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     if load_recipe(str(out / "recipe.toml")) != recipe:
         raise ConfigError(
             f"{out}: was started with another recipe",
-            f"use --recipe {out / 'recipe.toml'} --out {out}, or another --out",
+            f"--out {out} --resume alone goes on with its own; to change it, begin another run from its network",
         )
     state = assemble(build(recipe.generator, "generator"), recipe, device)
     try:
