@@ -51,7 +51,7 @@ def export_onnx(generator: Generator, path: Path, *, half: bool) -> float:
         raise UsageError("ONNX cannot hold this network: it interpolates to any scale", "export to .safetensors")
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"ONNX needs {' and '.join(missing)}", "pip install 'upscale[onnx]'")
+        raise UsageError(f"ONNX needs {' and '.join(missing)}", "pip install onnx onnxruntime")
     import onnxruntime
 
     core = _Core(copy.deepcopy(generator.folded()))

@@ -85,7 +85,9 @@ class Target:
         """
         text, measure = text.strip().lower(), Measure(measure)
         if measure in _BOXES:
-            width, _, height = text.partition("x")
+            width, cross, height = text.partition("x")
+            if not cross:
+                raise ValueError(f"{text!r} is not WIDTHxHEIGHT")
             return cls(_number(width, text, whole=True), measure, _number(height, text, whole=True))
         if measure is Measure.SCALE:
             return cls(_number(text.strip("x"), text))

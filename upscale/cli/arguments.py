@@ -38,7 +38,7 @@ def parse_target(*sizes: str | None) -> Target | None:
 
 
 SIZE_HINTS = {
-    Measure.SCALE: "give a factor, for example -x 4 or -x 2.5; what other tools call -x is --tta here",
+    Measure.SCALE: "give a factor, 1 to 32: -x 4 or -x 2.5; what other tools call -x is --tta here",
     Measure.MEGAPIXELS: "for example --megapixels 24",
     Measure.FIT: "for example --fit 1920x1080",
     Measure.AT_LEAST: "for example --at-least 1920x1080",

@@ -248,7 +248,8 @@ def export(
         raise UsageError(f"{model}: more than one network", "export each by itself")
     generators = load_blend(stages[0])
     if len(generators) > 1:
-        raise UsageError(f"{model}: a family of {len(generators)}", "name one; `upscale models list` shows them")
+        members = ", ".join(part.name for part in stages[0][0].entries)
+        raise UsageError(f"{model}: a family of {len(generators)}", f"name one of {members}")
     if output.suffix == ".onnx":
         difference = export_onnx(generators[0], output, half=fp16)
     else:

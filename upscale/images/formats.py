@@ -77,8 +77,8 @@ class ImageFormat:
     """Of a result at default quality, to estimate the room it takes: measured on an enlarged photograph."""
     plugin: str | None = None
     """Module that teaches the format to Pillow."""
-    extra: str | None = None
-    """The extra of this package that installs the plug-in."""
+    package: str | None = None
+    """That has the plug-in."""
 
 
 _ALL = frozenset(("icc", "exif", "xmp", "iptc", "dpi"))
@@ -165,7 +165,7 @@ FORMATS = (
         lossless=None,
         lossy={"quality": 90, "chroma": 444},
         plugin="pillow_heif",
-        extra="heic",
+        package="pillow-heif",
     ),
     ImageFormat(
         name="JXL",
@@ -176,7 +176,7 @@ FORMATS = (
         lossless={"lossless": True},
         lossy={"quality": 95},
         plugin="pillow_jxl",
-        extra="jxl",
+        package="pillow-jxl-plugin",
     ),
 )
 
@@ -223,6 +223,4 @@ def is_installed(row: ImageFormat) -> bool:
 
 def missing_plugin(name: str, row: ImageFormat) -> UnsupportedFormat:
     """Return the error that says how to install what ``row`` needs."""
-    return UnsupportedFormat(
-        f"{name}: {row.name} needs a plug-in that is not installed", f"pip install 'upscale[{row.extra}]'"
-    )
+    return UnsupportedFormat(f"{name}: {row.name} needs a plug-in that is not installed", f"pip install {row.package}")

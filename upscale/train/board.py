@@ -19,7 +19,7 @@ def tensorboard(folder: Path) -> Callable[[Mapping[str, Any]], None]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise UsageError("--tensorboard: TensorBoard is not installed", "pip install 'upscale[tensorboard]'") from error
+        raise UsageError("--tensorboard: TensorBoard is not installed", "pip install tensorboard") from error
     # Made with the first event: of several processes, one has events, and a run may be refused before it has any.
     writer = cache(lambda: SummaryWriter(str(folder)))
 
