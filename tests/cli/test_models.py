@@ -69,9 +69,13 @@ def test_list_shows_every_network_and_its_state(command: Command, file: Path) ->
     assert code == 0
     lines = out.splitlines()
     assert len(lines) == 1 + len(known().entries)
-    assert lines[0].split() == ["name", "scale", "architecture", "size", "licence", "speed", "state", "for"]
+    assert lines[0].split() == ["name", "family", "scale", "architecture", "size", "licence", "speed", "state", "for"]
     (anime,) = [line for line in lines if line.startswith("realesrgan-x4plus-anime ")]
-    assert anime.split()[1:8] == ["x4", "rrdbnet", "17.9", "MB", "BSD-3-Clause", "medium", "to"]
+    assert anime.split()[1:9] == ["-", "x4", "rrdbnet", "17.9", "MB", "BSD-3-Clause", "medium", "to"]
+    assert [line.split()[0] for line in lines if line.split()[1] == "compact-photo"] == [
+        "compact-x4-photo",
+        "compact-x2-photo",
+    ]
     (tiny,) = [line for line in lines if line.startswith("tiny ")]
     assert "here" in tiny
 

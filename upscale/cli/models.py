@@ -53,13 +53,14 @@ def list_(
     commercial: Annotated[bool, typer.Option("--commercial", help="Only networks for commercial use.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each.")] = False,
 ) -> None:
-    """Show all networks: scale, size, licence, speed, whether they are here, and what they are for."""
+    """Show all networks, and the families that choose among theirs by the factor: -m takes either."""
     from upscale import store
     from upscale.catalog import known
 
     rows = [
         {
             "name": entry.name,
+            "family": entry.family or "-",
             "scale": f"x{entry.scale}" if entry.scale else ("any" if entry.generator else "-"),
             "architecture": str((entry.network or {}).get("arch", "-")),
             "size": _size(entry.bytes),
