@@ -320,6 +320,13 @@ def test_every_mistake_is_an_event(
     assert said in event["error"]
 
 
+def test_quiet_tells_each_error_once(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    code, out, err = run("a.png", "bad.png", "-x", "2", "-q")
+    assert (code, out, err.count("bad.png")) == (1, "", 1)
+    assert err.endswith("1 done, 1 failed\n")
+
+
 def test_a_dry_run_of_what_failed_lists_what_would_be_done(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")

@@ -158,7 +158,7 @@ class Report:
         if (self.total > 1 or self.earlier) and (self.failed or self.skipped) and not (self.quiet and not self.failed):
             skipped = f"{self.skipped} skipped, " if self.skipped else ""
             console.err.print(f"{self.done} done, {skipped}{len(self.failed)} failed", style="bold")
-        if self.failed and (self.total > 1 or self.earlier):
+        if self.failed and (self.total > 1 or self.earlier) and not self.quiet:  # then each stands alone already
             width = max(len(name) for name, _ in self.failed)
             for name, reason in self.failed:
                 console.err.print(f"  {name:<{width}}  {reason}", markup=False)
