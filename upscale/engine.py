@@ -183,13 +183,14 @@ class Upscaler:
         height, width = (target or self.native).size(*alpha.shape)
         if not _varies(alpha):
             return np.full((height, width), alpha[0, 0])
+        grey = Image(pixels=np.repeat(alpha[..., None], 3, 2), grayscale=True)
+        bands = self._rows(grey, target, progress, in_light=False)
+        enlarged: Pixels = np.concatenate([band[..., 0].copy() for band in bands])  # lets go of two channels
         least, most = (
             cv2.resize(change(alpha, np.ones((3, 3), np.uint8)), (width, height), interpolation=cv2.INTER_NEAREST)
             for change in (cv2.erode, cv2.dilate)
         )
-        grey = Image(pixels=np.repeat(alpha[..., None], 3, 2), grayscale=True)
-        rows = self._rows(grey, target, progress, in_light=False)
-        return np.clip(_collect(rows, height, width, alpha.dtype)[..., 0], least, most)
+        return np.clip(enlarged, least, most, out=enlarged)
 
     def _rows(
         self, image: Image, target: Target | None, progress: Progress, *, in_light: bool = True

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +16,9 @@ from PIL import Image as PILImage
 from rich.console import Console
 
 from tests.conftest import picture
+from tests.train.conftest import interrupted_at
 from upscale.cli import console, main
 from upscale.cli.live import LiveView
-from upscale.train.step import TrainState, train_step
 
 Outcome = tuple[int, str, str]
 SMALL = {
@@ -56,13 +54,8 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 def test_a_run_that_is_told_to_stop_prints_the_command_that_goes_on(
     run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(state: TrainState, *arguments: Any) -> Any:
-        if state.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(state, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr("upscale.train.loop.train_step", interrupted)
+        patch.setattr("upscale.train.loop.train_step", interrupted_at(3, signal.SIGTERM))
         code, out, err = run("train", "data", "--out", "my run", *SET)
     assert code == 130
     assert out == f"{Path('my run/generator-0000004.safetensors')}\n"
@@ -76,13 +69,8 @@ def test_a_run_that_is_told_to_stop_prints_the_command_that_goes_on(
 
 
 def test_a_run_goes_on_by_its_own_recipe(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(state: TrainState, *arguments: Any) -> Any:
-        if state.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train_step(state, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr("upscale.train.loop.train_step", interrupted)
+        patch.setattr("upscale.train.loop.train_step", interrupted_at(3))
         assert run("train", "data", "--out", "mine", *SET)[0] == 130
     code, _, err = run("train", "data", "--out", "mine", "--resume", "--set", "optim.lr=1e-5")
     assert code == 1

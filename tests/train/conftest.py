@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tests.conftest import picture
 from upscale.train.data import Pictures, open_pictures
 from upscale.train.loop import Outcome, train
 from upscale.train.recipe import Recipe, load_recipe
+from upscale.train.step import TrainState, train_step
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -46,6 +49,17 @@ def run(
     events = [] if events is None else events
     result = train(recipe, pictures, [], out, CPU, resume=resume, on_event=lambda e: events.append(dict(e)))
     return result, events
+
+
+def interrupted_at(step: int, number: signal.Signals = signal.SIGINT) -> Callable[..., Any]:
+    """Return the update of a run that gets a signal during ``step``."""
+
+    def update(state: TrainState, *arguments: Any) -> Any:
+        if state.step == step:
+            os.kill(os.getpid(), number)
+        return train_step(state, *arguments)
+
+    return update
 
 
 def losses(events: Sequence[dict[str, Any]]) -> list[float]:

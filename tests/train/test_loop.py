@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from tests.conftest import picture
 from tests.test_devices import GPU, OneDevice
-from tests.train.conftest import CPU, SHORT, SMALL, losses, recipe, run
+from tests.train.conftest import CPU, SHORT, SMALL, interrupted_at, losses, recipe, run
 from upscale.bench.quality import measure, quantities
 from upscale.bench.sets import DataSet, open_case
 from upscale.checkpoint import load_generator, read_metadata
@@ -38,7 +37,7 @@ from upscale.train.loop import train
 from upscale.train.ranks import Ranks
 from upscale.train.recipe import load_recipe, to_toml
 from upscale.train.start import fresh, objective
-from upscale.train.step import TrainState, train_step
+from upscale.train.step import train_step
 from upscale.train.validation import Pair, load_pairs, validate
 
 
@@ -192,13 +191,8 @@ def test_training_repeats_and_resumes_bit_for_bit(
     again, events_again = run(numbers, pictures, tmp_path / "again")
     assert losses(events) == losses(events_again)
 
-    def interrupted(state: TrainState, *arguments: Any) -> Any:
-        if state.step == 9:
-            os.kill(os.getpid(), signal.SIGINT)
-        return train_step(state, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr("upscale.train.loop.train_step", interrupted)
+        patch.setattr("upscale.train.loop.train_step", interrupted_at(9))
         half, first = run(numbers, pictures, tmp_path / "half")
     assert not half.finished
     assert half.generator.name == "generator-0000010.safetensors"

@@ -94,8 +94,11 @@ class Journal:
         """Return the last entry about ``output``."""
         return self.entries.get(self._key(output))
 
-    def has_done(self, source: Path) -> bool:
-        """Tell whether the last that was noted of ``source``, as it is now, is that it was done, under any name."""
+    def has_done(self, source: Path, output: Path) -> bool:
+        """Tell whether ``output`` was done, or ``source``, as it is now, under any name; the last that was noted counts."""
+        entry = self.find(output)
+        if entry is not None and entry.status == "done":
+            return True
         entry = self._by_source.get(_named(source))
         return entry is not None and entry.status == "done" and exists(source) and Source.of(source).is_that_of(entry)
 

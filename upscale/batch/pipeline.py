@@ -235,8 +235,7 @@ class _Stages:
         """Return how ``job`` ended before, None if there is something to do."""
         entry = journal.find(job.output)
         new = entry is not None and journal.is_new(entry)
-        done = entry is not None and entry.status == "done"
-        if self.retry_failed and not new and (done or journal.has_done(job.source)):
+        if self.retry_failed and not new and journal.has_done(job.source, job.output):
             return Skipped(job=job, reason="was done before")
         if self.redo and not new:
             return None
@@ -244,7 +243,7 @@ class _Stages:
             if entry.status == "failed" and (new or not self.retry_failed):
                 error = UpscaleError(f"{job.source}: {entry.error}", entry.hint)
                 return Failed(job=job, error=error, earlier=not new)
-            if done and entry.output_state == output_state(job.output):
+            if entry.status == "done" and entry.output_state == output_state(job.output):
                 return self._by_another(job, entry) if new else Skipped(job=job, reason="unchanged")
         return None
 

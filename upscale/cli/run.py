@@ -315,7 +315,7 @@ def _dry_run(jobs: Sequence[Job], target: Target, *, retry_failed: bool, force: 
     for journal in journals.values():
         journal.refresh()
     if retry_failed:
-        jobs = [job for job in jobs if job.root is None or not journals[job.root].has_done(job.source)]
+        jobs = [job for job in jobs if job.root is None or not journals[job.root].has_done(job.source, job.output)]
     sizes = [job.result_size(target) for job in jobs]
     paces = (journal.pace() for journal in journals.values())
     show_plan(jobs, sizes, next((pace for pace in paces if pace is not None), None), force=force, json=json)
