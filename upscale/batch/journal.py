@@ -95,7 +95,7 @@ class Journal:
         return self.entries.get(self._key(output))
 
     def has_done(self, source: Path, output: Path) -> bool:
-        """Tell whether ``output`` was done, or ``source``, as it is now, under any name; the last that was noted counts."""
+        """Tell whether ``output`` was done, or ``source`` as it is now, under any name, by what was noted last."""
         entry = self.find(output)
         if entry is not None and entry.status == "done":
             return True
