@@ -145,7 +145,7 @@ def _fit_metadata(frame: Image, row: ImageFormat, height: int, width: int) -> tu
     elif metadata.dpi and "dpi" not in row.holds:
         lost.append(f"{row.name} has no place for the resolution")
     if metadata.icc and metadata.icc[16:20] == b"GRAY" and not (row.gray and frame.grayscale):
-        lost.append("its profile is for grey, and the result is in colour, so it is left out")
+        lost.append("its profile for grey is left out, as the result is in colour")
         metadata = replace(metadata, icc=None)
     for name in ("icc", "exif", "xmp", "iptc"):
         block = getattr(metadata, name)
