@@ -320,6 +320,12 @@ def test_every_mistake_is_an_event(
     assert said in event["error"]
 
 
+@pytest.mark.parametrize(("output", "count"), [("b.png", 1), ("b.jpg", 0)])
+def test_a_quality_that_changes_nothing_is_told(run: Callable[..., Outcome], output: str, count: int) -> None:
+    code, _, err = run("a.png", "-x", "2", "-o", output, "--quality", "80")
+    assert (code, err.count("changes nothing")) == (0, count)
+
+
 def test_quiet_tells_each_error_once(run: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("no picture")
     code, out, err = run("a.png", "bad.png", "-x", "2", "-q")

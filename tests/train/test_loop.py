@@ -312,9 +312,24 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_numbers(pictures: Pictu
     with pytest.raises(ConfigError, match="holds a training run already"):
         run(recipe("steps=1"), pictures, tmp_path / "run")
     with pytest.raises(ConfigError, match="another recipe"):
-        run(recipe("steps=2"), pictures, tmp_path / "run", resume=True)
+        run(recipe("steps=1", "optim.lr=1e-9"), pictures, tmp_path / "run", resume=True)
     with pytest.raises(ConfigError, match="no training run"):
         run(recipe("steps=1"), pictures, tmp_path / "none", resume=True)
+
+
+def test_a_finished_run_can_be_made_longer_not_shorter(pictures: Pictures, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    _, events = run(recipe("steps=4"), pictures, out)
+    longer = recipe("steps=6", "valid_every=1", "patience=9")
+    result, more = run(longer, pictures, out, resume=True)
+    assert result.finished
+    assert result.generator.name == "generator-0000006.safetensors"
+    assert (len(losses(events)), len(losses(more))) == (4, 2)
+    assert load_recipe(str(out / "recipe.toml")) == longer
+    with pytest.raises(ConfigError, match="is at step 6 already") as caught:
+        run(recipe("steps=5"), pictures, out, resume=True)
+    assert "--set steps=N" in str(caught.value.hint)
+    assert load_recipe(str(out / "recipe.toml")) == longer
 
 
 def test_a_run_that_goes_on_with_other_pictures_says_so(pictures: Pictures, tmp_path: Path) -> None:

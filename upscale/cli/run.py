@@ -191,6 +191,10 @@ def run(
                 report.refuse(name, error, told=team.attempt > 0)
             if dry_run and jobs:
                 _dry_run(jobs, wanted, retry_failed=retry_failed, force=force, json=json)
+        if quality is not None and leads and not (quiet or json) and _keeps_all(jobs):
+            console.notice(
+                "--quality: no result is of a format that loses anything, as jpg or webp: it changes nothing"
+            )
         if not jobs and leads and not dry_run:
             report.summary()
         if dry_run or not jobs:
@@ -241,6 +245,13 @@ def run(
         streams.send(report.done)
     if report.failed:
         raise typer.Exit(1)
+
+
+def _keeps_all(jobs: Sequence[Job]) -> bool:
+    """Whether every result is in a format without lossy compression."""
+    from upscale.images.formats import format_of
+
+    return bool(jobs) and all(format_of(job.output).lossy is None for job in jobs)
 
 
 def _begun(job: Job) -> Future[Image]:

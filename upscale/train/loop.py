@@ -71,6 +71,8 @@ def train(
         goal = objective(recipe, device, ranks, compiled=compiled)
         going_on = resume or (ranks.begun and (out / "state.pt").exists())
         state = load_state(recipe, out, device) if going_on else _start(recipe, out, device, ranks)
+        if ranks.first:
+            write_text(out / "recipe.toml", to_toml(recipe))
         if compiled:
             state.generator.compile()
         batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
@@ -172,7 +174,6 @@ def _start(recipe: Recipe, out: Path, device: torch.device, ranks: Ranks) -> Tra
     state = fresh(recipe, device)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "recipe.toml", to_toml(recipe))
         ranks.begin()
     ranks.wait()
     return state

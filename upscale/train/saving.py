@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -21,6 +22,9 @@ from upscale.train.recipe import Recipe, load_recipe, to_toml
 from upscale.train.start import assemble, hold
 from upscale.train.step import TrainState
 
+LATER = ("steps", "log_every", "valid_every", "keep", "patience")
+"""What of a recipe may be another when its run goes on: for how long, and how it is watched."""
+
 PLAIN = ("step", "data", "skipped_in_a_row", "best", "best_step", "parts", "rate", "rollbacks")
 """What of TrainState are numbers and text."""
 
@@ -29,15 +33,17 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
     """Return the state that the run in ``out`` saved last.
 
     Raises:
-        ConfigError: there is none, or it is damaged or of another recipe.
+        ConfigError: there is none, or it is damaged, of another recipe, or further on than ``recipe.steps``.
     """
     path = out / "state.pt"
     if not path.is_file():
         raise ConfigError(f"{out}: no training run to resume", "leave --resume out to start one")
-    if load_recipe(str(out / "recipe.toml")) != recipe:
+    began = load_recipe(str(out / "recipe.toml"))
+    if replace(began, **{name: getattr(recipe, name) for name in LATER}) != recipe:
         raise ConfigError(
             f"{out}: was started with another recipe",
-            f"--out {out} --resume alone goes on with its own; to change it, begin another run from its network",
+            f"--out {out} --resume alone goes on with its own, --set steps=N makes that longer; "
+            "to change more, begin another run from its network",
         )
     state = assemble(build(recipe.generator, "generator"), recipe, device)
     try:
@@ -55,6 +61,8 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
         networks = sorted(out.glob("generator-*.safetensors"))
         way = f"begin a run from {networks[-1]}: --set init=FILE, another --out" if networks else "begin another run"
         raise ConfigError(f"{path}: damaged ({type(error).__name__})", way) from error
+    if state.step > recipe.steps:
+        raise ConfigError(f"{out}: is at step {state.step} already", "go on to a later one: --set steps=N")
     return state
 
 
