@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,17 @@ def test_names_sequences_and_blends() -> None:
     assert catalog.mixed("b", 0.25) == catalog.mixed("a", 0.25)  # either name will do
     assert catalog.scale("b+a") == 8
     assert catalog.scale("a") == 4
+
+
+def test_a_blend_has_the_scales_that_its_parts_share() -> None:
+    catalog = named("a", "b")
+    entries = {
+        name: replace(entry, family="ab", scale=scale)
+        for (name, entry), scale in zip(catalog.entries.items(), (4, 2), strict=True)
+    }
+    catalog = Catalog(entries)
+    assert (catalog.scale("ab:0.5,b:0.5"), catalog.scales("ab:0.5,b:0.5")) == (2, {2})
+    assert (catalog.scale("ab"), catalog.scales("ab")) == (4, {2, 4})
 
 
 def test_file_whose_name_looks_like_an_expression_is_a_file(tmp_path: Path) -> None:

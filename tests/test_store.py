@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -361,6 +362,15 @@ def test_two_processes_make_one_download(server: Server, tmp_path: Path) -> None
 def test_no_room_is_found_before_the_download(tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="MiB free"):
         download(["https://a.example/x"], tmp_path / "x.pth", sha256=None, size=1 << 60)
+
+
+def test_room_is_needed_only_for_what_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=20))
+    (tmp_path / ".x.pth.part").write_bytes(bytes(90))
+    patience = Patience(attempts=1)
+    for sha256, said in (("0" * 64, "not https"), (None, "MiB free")):
+        with pytest.raises(DownloadFailed, match=said):
+            download(["ftp://a.example/x"], tmp_path / "x.pth", sha256=sha256, size=100, patience=patience)
 
 
 def entry(server: Server) -> WeightsEntry:

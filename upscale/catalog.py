@@ -20,6 +20,7 @@ from upscale.files import said_of, write_text
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".param", ".bin")
 DEFAULT_MODEL = "compact"
+URLS = ("https://", "http://")
 OPENMODELDB = "openmodeldb:"
 """Begins the names of networks that the index of openmodeldb.info describes."""
 _PACKAGE = Path(__file__).parent
@@ -31,11 +32,11 @@ class WeightsEntry:
 
     name: str
     summary: str
-    network: Mapping[str, Any] | None
-    """Architecture and hyper-parameters; None: the checkpoint says it itself."""
     license: str
+    network: Mapping[str, Any] | None = None
+    """Architecture and hyper-parameters; None: the checkpoint says it itself."""
     scale: int | None = None
-    """None: any integer."""
+    """None: any integer, of an interpolation; of a file that was not looked into, only that tells."""
     family: str | None = None
     """The name under which a user asks for networks that differ in scale only."""
     file: str | None = None
@@ -58,7 +59,7 @@ class WeightsEntry:
     @property
     def commercial(self) -> bool:
         """Whether the licence allows commercial use, as far as its name tells."""
-        return "NC" not in re.split(r"[^A-Z0-9]", self.license.upper())
+        return not re.search(r"\bNC\b|NON-?COMMERCIAL", self.license.upper())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +87,21 @@ class Catalog:
         return [*families, *self.entries]
 
     def find(self, model: str) -> list[WeightsEntry]:
-        """Return the network called ``model``, those of the family ``model``, or the file ``model``.
+        """Return the network called ``model``, those of the family, or that of the file, the URL or OpenModelDB's name.
 
         Raises:
-            UnknownWeights: neither a name nor a file.
+            UnknownWeights: none of these.
         """
         if model in self.entries:
             return [self.entries[model]]
         family = [entry for entry in self.entries.values() if entry.family == model]
         if family:
             return family
-        if model.startswith(("https://", "http://")):
+        if model.startswith(URLS):
             known = [entry for entry in self.entries.values() if model in entry.url]
             return known[:1] or [_unpinned(model)]
         if model.startswith(OPENMODELDB):
-            return [
-                WeightsEntry(name=model, summary="in the index of openmodeldb.info", network=None, license="unknown")
-            ]
+            return [WeightsEntry(name=model, summary="in the index of openmodeldb.info", license="unknown")]
         path = Path(model)
         if path.is_file():
             summary, license_ = f"the file {path}", "unknown"
@@ -110,9 +109,7 @@ class Catalog:
                 path = path.with_suffix(".bin")
                 if not path.is_file():
                     raise UnknownWeights(f"{model}: its weights are not here", f"put {path.name} beside it")
-            return [
-                WeightsEntry(name=path.stem, summary=summary, network=None, license=license_, file=str(path.resolve()))
-            ]
+            return [WeightsEntry(name=path.stem, summary=summary, license=license_, file=str(path.resolve()))]
         if path.suffix in CHECKPOINT_SUFFIXES or path.parent != Path():
             raise UnknownWeights(f"{model}: no such checkpoint file")
         known_hint = f"`upscale models list` shows all; or give a file ({' '.join(CHECKPOINT_SUFFIXES)})"
@@ -163,24 +160,21 @@ class Catalog:
     def scales(self, model: str) -> set[int]:
         """Return the scales of ``model`` in a single pass, as far as they are known without its files."""
         stages = self.stages(model)
-        if len(stages) == 1:
-            found = set.intersection(*({entry.scale for entry in part.entries} for part in stages[0]))
-        else:
-            found = {self.scale(model)}
+        found = _scales(stages[0]) if len(stages) == 1 else {self.scale(model)}
         return {scale for scale in found if scale is not None}
 
     def scale(self, model: str) -> int | None:
         """Return the largest scale of ``model`` in a single pass; None where only the files tell."""
         product = 1
         for stage in self.stages(model):
-            scales = [entry.scale for entry in stage[0].entries]
-            if None in scales:
+            scales = [scale for scale in _scales(stage) if scale is not None]
+            if not scales:  # what parts have in common, if anything, only the files tell
                 return None
-            product *= max(scale for scale in scales if scale is not None)
+            product *= max(scales)
         return product
 
     def _is_whole(self, model: str) -> bool:
-        return model.startswith("http") or model in self.names or Path(model).is_file()
+        return model.startswith(URLS) or model in self.names or Path(model).is_file()
 
 
 @cache
@@ -276,8 +270,7 @@ def read(path: Path, more: Catalog | None = None) -> Catalog:
 
 def _entries(tables: Mapping[str, Any], where: str, more: Catalog | None) -> dict[str, WeightsEntry]:
     entries = {
-        name: parse(WeightsEntry, {"name": name, "network": None, **_listed(table)}, f"{where}.{name}")
-        for name, table in tables.items()
+        name: parse(WeightsEntry, {"name": name, **_listed(table)}, f"{where}.{name}") for name, table in tables.items()
     }
     there = {*entries, *(more.entries if more else ())}
     for name, entry in entries.items():
@@ -304,7 +297,12 @@ def _unpinned(url: str) -> WeightsEntry:
     except ValueError as error:
         raise UnknownWeights(f"{url}: not an address: {error}", "look where it comes from") from error
     name = re.sub(r"[^\w.-]+", "-", Path(unquote(path)).stem) or "download"
-    return WeightsEntry(name=name, summary=f"from {url}", network=None, license="unknown", url=(url,))
+    return WeightsEntry(name=name, summary=f"from {url}", license="unknown", url=(url,))
+
+
+def _scales(blend: Blend) -> set[int | None]:
+    """Return the scales that all parts of ``blend`` have."""
+    return set.intersection(*({entry.scale for entry in part.entries} for part in blend))
 
 
 def _share(part: str) -> tuple[str, float]:

@@ -1,10 +1,11 @@
-"""Turn TOML tables into frozen dataclasses, strictly: unknown keys and wrong types are errors. And write tables."""
+"""Turn TOML tables into frozen dataclasses, strictly: unknown keys and wrong types are errors. Write TOML and JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import json
+import math
 import re
 import sys
 import types
@@ -53,6 +54,15 @@ def toml_lines(table: Mapping[str, object]) -> list[str]:
 def toml_key(key: str) -> str:
     """Return ``key`` as TOML has keys and names of tables, in quotes where it needs them."""
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def for_json(value: Any) -> Any:
+    """Return ``value`` with ``"inf"`` and ``"nan"`` in place of the numbers that JSON has no words for."""
+    if isinstance(value, Mapping):
+        return {key: for_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def within(name: str, value: float, least: float, most: float = sys.float_info.max) -> None:

@@ -58,11 +58,12 @@ def download(
         DownloadFailed: no mirror gave the file; the message says what each did.
         ChecksumMismatch: a mirror gave another file.
     """
-    _check_room(target, size)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with lock(target):
         if target.is_file():  # another process was faster
             return
         fetch = _Fetch(target, sha256, size, on_bytes, patience or Patience())
+        fetch.check_room()
         failures: list[DownloadFailed | ChecksumMismatch] = []
         for url in urls:
             try:
@@ -103,6 +104,16 @@ class _Fetch:
         self.part = target.with_name(f".{target.name}.part")
         self.etag = ""
         """Of the file without sha256 whose part is here; empty where it cannot be told from others."""
+
+    def check_room(self) -> None:
+        """Raise DownloadFailed if there is no room for what is not here yet."""
+        folder, missing = self.target.parent, (self.size or 0) - (self._here() if self.sha256 else 0)
+        free = shutil.disk_usage(folder).free
+        if missing > free:
+            raise DownloadFailed(
+                f"{folder}: {free / 2**20:.0f} MiB free, {missing / 2**20:.0f} needed",
+                "make room, or set UPSCALE_HOME",
+            )
 
     def mirror(self, url: str) -> None:
         """Fetch ``url``, as often as patience allows."""
@@ -259,12 +270,3 @@ def _check_status(answer: httpx.Response) -> None:
         wait = answer.headers.get("retry-after", "")
         raise _TryAgain(told, float(wait) if wait.isdigit() else 0.0)
     raise DownloadFailed(f"{answer.url}: {told}", "the file is gone or needs a login: look for its new address")
-
-
-def _check_room(target: Path, size: int | None) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(target.parent).free
-    if size is not None and size > free:
-        raise DownloadFailed(
-            f"{target.parent}: {free / 2**20:.0f} MiB free, {size / 2**20:.0f} needed", "make room, or set UPSCALE_HOME"
-        )

@@ -5,7 +5,7 @@
     UpscaleError                     message: the place and the fact;  hint: the way out
     ├── InputError
     │   ├── UnreadableImage          not an image, truncated, or larger than the pixel limit
-    │   ├── UnsupportedFormat        no row in FORMATS for this suffix, or too large for the format
+    │   ├── UnsupportedFormat        no row in FORMATS for this suffix, no plug-in, or too large for it
     │   └── OutputExists             two inputs with one output, or a file that --force would replace
     ├── DiskFull                     no room for a result: what is done stays, nothing more is begun
     ├── ConfigError                  a TOML file or --set that does not parse into its dataclass
@@ -45,7 +45,7 @@ class UnreadableImage(InputError):
 
 
 class UnsupportedFormat(InputError):
-    """No row in FORMATS for this suffix, or a picture too large for the format."""
+    """No row in FORMATS for this suffix, its plug-in is not installed, or a picture too large for the format."""
 
 
 class OutputExists(InputError):

@@ -20,6 +20,7 @@ from platformdirs import user_cache_path
 from upscale.catalog import (
     CHECKPOINT_SUFFIXES,
     OPENMODELDB,
+    Catalog,
     WeightsEntry,
     from_toml,
     known,
@@ -122,7 +123,6 @@ def _described(name: str, records: Mapping[str, Any]) -> WeightsEntry:
     return WeightsEntry(
         name=name,
         summary=str(record.get("name", identity)),
-        network=None,
         license=str(record.get("license") or "unknown"),
         scale=record.get("scale"),
         url=tuple(urls),
@@ -151,6 +151,18 @@ def state(entry: WeightsEntry) -> str:
     if path.is_file():
         return "here" if entry.url or Path(entry.file or "").is_absolute() else "bundled"
     return "to fetch" if entry.url else "missing"
+
+
+def in_state(catalog: Catalog, *states: str) -> list[str]:
+    """Return the networks of ``catalog`` in one of ``states``, those of a family under its name."""
+    there = [entry for entry in catalog.entries.values() if entry.generator and state(entry) in states]
+    return list(dict.fromkeys(entry.family or entry.name for entry in there))
+
+
+def hashes(model: str) -> tuple[str, ...]:
+    """Return the sha256 of each file of ``model``, all of which are here; none for an interpolation."""
+    paths = ((entry, locate(entry)) for entry in known().networks(model))
+    return tuple(entry.sha256 or sha256(path) for entry, path in paths if path is not None)
 
 
 def place(entry: WeightsEntry) -> Path | None:

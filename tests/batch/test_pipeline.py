@@ -243,6 +243,15 @@ def test_what_another_run_works_on_is_left_to_it(folder: Path) -> None:
     assert isinstance(ended[-1], Done)
 
 
+def test_copies_say_nothing_of_the_pace(folder: Path) -> None:
+    journal = Journal(folder.with_name("out"))
+    entry = journal.entry(journal.root / "0.png", "done", Source.of(folder / "0.png"), "")
+    journal.entries = {
+        str(index): replace(entry, pixels=2_000_000, seconds=seconds) for index, seconds in enumerate((0, 0, 0, 10.0))
+    }
+    assert journal.pace() == 5
+
+
 def test_lines_of_several_processes_are_written_one_after_the_other(folder: Path) -> None:
     out = folder.with_name("out")
     journal = Journal(out)

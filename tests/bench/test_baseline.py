@@ -83,7 +83,7 @@ def test_equal_runs_pass() -> None:
 def test_losses_are_caught() -> None:
     assert regressions(result(psnr=29.95)) == ["set x4 net psnr"]
     assert regressions(result(ssim=0.8485)) == ["set x4 net ssim"]
-    assert regressions(result(slower=1.10)) == ["net x4 fp32 tile 384 speed"]
+    assert regressions(result(slower=1.10)) == ["net x4 cpu fp32 tile 384 speed"]
 
 
 def test_gains_pass() -> None:
@@ -95,7 +95,14 @@ def test_noise_of_repeated_runs_passes_and_a_slower_network_does_not_hide_in_it(
     for _ in range(200):
         noise = np.exp(rng.normal(0, 0.03, len(TIMINGS)))  # medians of five repeats move by about 3 %
         assert regressions(result(psnr=30 + rng.normal(0, 0.003), slower=noise)) == []
-        assert regressions(result(slower=1.15 * noise)) == ["net x4 fp32 tile 384 speed"]
+        assert regressions(result(slower=1.15 * noise)) == ["net x4 cpu fp32 tile 384 speed"]
+
+
+def test_a_slower_device_does_not_hide_behind_another() -> None:
+    both = [*TIMINGS, *(replace(timing, device="cuda") for timing in TIMINGS)]
+    slower = [replace(timing, work=timing.work * (1.13 if timing.device == "cuda" else 1.0)) for timing in both]
+    differences = compare(replace(result(), timings=slower), saved(replace(result(), timings=both)), "base.json")
+    assert [found.what for found in differences if found.regressed] == ["net x4 cuda fp32 tile 384 speed"]
 
 
 def test_infinite_psnr_is_equal_to_itself() -> None:
@@ -115,7 +122,7 @@ def test_what_does_not_compare_is_refused() -> None:
         compare(result(models={"other": []}), saved(result()), "base.json")
     with pytest.raises(InputError, match="has set x4 net, this run has not"):
         compare(result(scales=[2, 3]), saved(result()), "base.json")
-    with pytest.raises(InputError, match="at 272 pixels in fp32, tile 384, this run has not"):
+    with pytest.raises(InputError, match="net x4 cpu fp32 tile 384 at 272 pixels, this run has not"):
         compare(replace(result(), timings=TIMINGS[:3]), saved(result()), "base.json")
     failed = replace(result(), summaries=[replace(SUMMARY, means={"psnr": None, "ssim": None}, failed=1)])
     with pytest.raises(InputError, match="no mean of psnr any more"):
@@ -128,6 +135,7 @@ def test_the_last_line_of_a_file_is_read_and_other_files_are_refused(tmp_path: P
     assert read_result(path)["about"]["protocol"] == "y"
     broken = [[3], [{"dataset": "a"}], [{"dataset": "a", "scale": 2, "model": "b", "means": {"psnr": "x"}}]]
     others = [json.dumps({**result().as_json(), "summaries": summaries}) for summaries in broken]
+    others += [json.dumps({**result().as_json(), "timings": timings}) for timings in ([3], [{"model": "net"}])]
     for text in ("", "{}", "not json", *others):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="not a result of the bench"):

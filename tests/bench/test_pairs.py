@@ -44,6 +44,16 @@ def test_colours_of_what_is_transparent_are_nobodys_concern() -> None:
     assert float(row[1].text) < 20
 
 
+def test_what_is_outside_of_the_border_does_not_count() -> None:
+    large = picture()
+    other = large.pixels.copy()
+    other[:4] = 0
+    (row,) = figures({"a": Image(pixels=other)}, large, PROTOCOLS["y"], 4).rows
+    assert [cell.text for cell in row[1:]] == ["inf", "1.00000", row[3].text, "0.000"]
+    (row,) = figures({"a": Image(pixels=other)}, large, PROTOCOLS["y"], 3).rows
+    assert row[4].text != "0.000"
+
+
 def test_a_tint_shows_as_colour_and_sharpening_as_contrast() -> None:
     large = picture()
     source = Image(pixels=reduce(large.pixels, 2))

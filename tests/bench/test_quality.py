@@ -21,7 +21,6 @@ from upscale.errors import InputError, NonFiniteOutput
 from upscale.images import Image, read_image, write_image
 from upscale.loading import load
 from upscale.metrics import METRICS, PROTOCOLS
-from upscale.metrics.protocols import DEFAULT_PROTOCOL
 
 SETS = os.environ.get(ROOT_VARIABLE)
 
@@ -190,7 +189,7 @@ def test_memory_is_that_of_the_network_without_the_metrics(folder: Path, monkeyp
 
     monkeypatch.setattr(quality, "PeakMemory", Peak)
     monkeypatch.setattr(quality, "measure", figures)
-    next(quality.run({"bicubic": load("bicubic")}, open_sets([str(folder)], None, [2]), [2], DEFAULT_PROTOCOL, {}))
+    next(quality.run({"bicubic": load("bicubic")}, open_sets([str(folder)], None, [2]), [2], PROTOCOLS["y"], {}))
     assert asked == ["network", "peak", "metrics"]
 
 

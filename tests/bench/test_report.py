@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 
 from tests.bench.browser import CHROMIUM, DRIVER, Browser, browser
 from upscale.bench.quality import quantities, run, summarise
-from upscale.bench.report import _Point, bench_page, front
+from upscale.bench.report import Slider, _Point, bench_page, compare_page, front
 from upscale.bench.result import Result, about
 from upscale.bench.sets import open_sets
 from upscale.bench.speed import Timing
+from upscale.bench.tables import Cell, Grid, number
 from upscale.images import Image, write_image
 from upscale.loading import load
 from upscale.metrics import PROTOCOLS
@@ -75,6 +78,12 @@ def test_nothing_on_the_page_points_elsewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "http://" not in text
     assert "https://" not in text
+
+
+def test_an_infinite_figure_is_a_number_to_javascript() -> None:
+    grid = Grid(["picture", "PSNR"], 1, [[Cell("a"), number(math.inf, 2)], [Cell("b"), number(30.5, 2)]])
+    page = compare_page("title", grid, Slider("s", {}, "a", "b", {}, strip=False))
+    assert re.findall('data-value="(.*?)"', page) == ["Infinity", "30.5"]
 
 
 @needs_browser

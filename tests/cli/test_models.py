@@ -87,6 +87,23 @@ def test_list_as_json_and_for_commercial_use(command: Command, file: Path) -> No
     assert not {"tiny", "4x-ultrasharp"} & {row["name"] for row in rows}
 
 
+@pytest.mark.parametrize(
+    ("license_", "listed"),
+    [("MIT", True), ("CC-BY-NC-SA-4.0", False), ("for non-commercial use", False), ("unknown", False)],
+)
+def test_licences_for_commercial_use(command: Command, license_: str, listed: bool) -> None:
+    write_user({"mine": {"summary": "mine", "license": license_, "url": ["https://a.example/x.pth"]}})
+    out = command(["models", "list", "--json", "--commercial"])[1]
+    assert ("mine" in [json.loads(line)["name"] for line in out.splitlines()]) == listed
+
+
+def test_scales_as_far_as_they_are_known(command: Command) -> None:
+    write_user({"mine": {"summary": "mine", "license": "MIT", "url": ["https://a.example/x.pth"]}})
+    rows = [json.loads(line) for line in command(["models", "list", "--json"])[1].splitlines()]
+    found = {row["name"]: row["scale"] for row in rows}
+    assert [found[name] for name in ("compact-x4", "bicubic", "squeezenet", "mine")] == ["x4", "any", "-", "?"]
+
+
 def test_info_of_a_file_says_how_it_is_built(command: Command, file: Path) -> None:
     code, out, _ = command(["models", "info", str(file)])
     assert code == 0
@@ -124,6 +141,20 @@ def test_added_file_has_a_name_of_its_own(command: Command, file: Path) -> None:
     assert command(["models", "remove", "mine"])[1] == "mine: name forgotten\n"
     assert file.exists()
     assert "mine" not in known().entries
+
+
+def test_a_file_is_added_again_under_its_name_and_removed_by_it_alone(
+    command: Command, file: Path, tmp_path: Path
+) -> None:
+    assert command(["models", "add", str(file)])[0] == 0
+    code, out, _ = command(["models", "add", str(file), "--license", "MIT"])
+    assert (code, out[:5], known().entries["tiny"].license) == (0, "tiny:", "MIT")
+    other = tmp_path / "other" / file.name
+    other.parent.mkdir()
+    other.write_bytes(file.read_bytes())
+    assert command(["models", "add", str(other)])[0] == 2
+    assert command(["models", "remove", str(other)])[1] == "tiny: nothing to remove\n"
+    assert "tiny" in known().entries
 
 
 def test_added_name_does_not_hide_another(command: Command, file: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,17 @@ from PIL import ExifTags, ImageCms
 from PIL import Image as PILImage
 
 from upscale.errors import DiskFull, InputError, UnreadableImage, UnsupportedFormat
-from upscale.images import FORMATS, Image, ImageFormat, Metadata, Provenance, read_image, read_size, write_image
+from upscale.images import (
+    FORMATS,
+    Image,
+    ImageFormat,
+    Metadata,
+    Provenance,
+    read_image,
+    read_size,
+    write_bands,
+    write_image,
+)
 from upscale.images import read as read_module
 from upscale.images import write as write_module
 from upscale.images.exif import open_exif
@@ -281,6 +293,15 @@ def test_every_page_of_a_tiff_is_kept(tmp_path: Path) -> None:
     assert "JPEG cannot hold pages; only the first of 3 is written" in notices
 
 
+def test_a_tiff_is_big_only_where_it_must_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_module, "_BIG_TIFF", HEIGHT * WIDTH)
+    for grayscale, version in ((True, b"*"), (False, b"+")):
+        image = picture(1 if grayscale else 3, np.uint8)
+        write_image(tmp_path / "a.tif", image)
+        write_bands(tmp_path / "b.tif", image, HEIGHT, WIDTH, [image.pixels])
+        assert [(tmp_path / name).read_bytes()[2:3] for name in ("a.tif", "b.tif")] == [version, version]
+
+
 def test_big_tiff_is_read_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_module, "_BIG_TIFF", 100)
     given = replace(
@@ -418,6 +439,21 @@ def test_more_bits_than_a_plug_in_reads_are_told(tmp_path: Path) -> None:
     image = read_image(tmp_path / "a.heic")
     assert "has more than 8 bits a channel; reduced to 8" in image.notices
     assert image.pixels.mean() == pytest.approx(40_000 / 257, abs=1)
+
+
+def test_what_a_plug_in_reads_has_a_size_and_a_name_before_it_is_read(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif")
+    write_image(tmp_path / "a.heic", picture(3, np.uint8))
+    code = (
+        "import sys, pathlib; from upscale.images import read; path = pathlib.Path(sys.argv[1]);"
+        "print(*(read.read_size(path), read.suffix_of(path.read_bytes()))[:: int(sys.argv[2])])"
+    )
+    for order, said in (
+        ("1", f"{(HEIGHT, WIDTH)} .heic"),
+        ("-1", f".heic {(HEIGHT, WIDTH)}"),
+    ):  # whatever comes first loads the plug-in
+        command = [sys.executable, "-c", code, str(tmp_path / "a.heic"), order]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == said
 
 
 def test_sixteen_bits_of_grey_are_read_from_jpeg_xl(tmp_path: Path) -> None:

@@ -64,6 +64,13 @@ class Journal:
         self._files: tuple[int, int] | None = None  # the journal and the locks
         self._mutex = threading.Lock()
 
+    @classmethod
+    def read(cls, root: Path) -> Journal:
+        """Return the journal of ``root`` as it is now."""
+        journal = cls(root)
+        journal.refresh()
+        return journal
+
     def refresh(self) -> None:
         """Read what was noted since the last time, by whomever."""
         with self._mutex:
@@ -146,14 +153,14 @@ class Journal:
             status=status,
             source=_named(source.path),
             source_state=source.state,
-            source_sha256=source.sha256,
+            source_sha256=source.hash(),
             settings=settings,
             output_state=() if before is None else before.output_state,
         )
 
     def pace(self) -> float | None:
         """Return the seconds that a megapixel of result took so far, None if nothing is done yet."""
-        paces = [entry.seconds / entry.pixels * 1e6 for entry in self.entries.values() if entry.pixels]
+        paces = [entry.seconds / entry.pixels * 1e6 for entry in self.entries.values() if entry.seconds]
         return statistics.median(paces) if paces else None
 
     def close(self) -> None:

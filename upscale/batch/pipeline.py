@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Semaphore
-from typing import Any, Protocol
+from typing import Protocol
 
 from upscale.ahead import ahead
 from upscale.batch.journal import Entry, Journal, Source, output_state
@@ -321,10 +321,11 @@ class _Stages:
                 keep_time(job)
                 if journal is not None:
                     entry = journal.entry(job.output, "done", ready.source, self.settings.key)
-                    facts: dict[str, Any] = {"source_sha256": ready.source.hash(), "pixels": height * width}
-                    facts["output_state"] = output_state(job.output) or ()
-                    facts["seconds"] = 0.0 if result is None else round(result.seconds, 3)
-                    journal.note(replace(entry, notices=notices, **facts))
+                    seconds = 0.0 if result is None else round(result.seconds, 3)
+                    state = output_state(job.output) or ()
+                    journal.note(
+                        replace(entry, notices=notices, pixels=height * width, output_state=state, seconds=seconds)
+                    )
                     journal.release(job.output)
         except UpscaleError as error:
             return self._failed(job, error, journal, ready.source)
@@ -341,7 +342,6 @@ class _Stages:
             self.full = error
         if journal is not None:
             if not isinstance(error, DiskFull):
-                source.hash()
                 passing = passing or isinstance(error, OutOfMemory)
                 # What failed with no settings, every run tries again.
                 entry = journal.entry(job.output, "failed", source, "" if passing else self.settings.key)

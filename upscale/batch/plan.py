@@ -9,7 +9,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +78,7 @@ class Naming:
                 unknown = {field for _, field, _, _ in Formatter().parse(self.template)} - {None, *self.FIELDS}
                 if unknown:
                     raise ValueError(f"no field {{{min(map(str, unknown))}}}")
-                name = self._fill(self.template, dict.fromkeys(self.FIELDS, "x"))
+                name = self.template.format(**dict.fromkeys(self.FIELDS, "x"))
             except (KeyError, IndexError, ValueError, AttributeError) as error:
                 fields = " ".join(f"{{{field}}}" for field in self.FIELDS)
                 raise UsageError(f"--name {self.template!r}: {error}", f"its fields are {fields}") from error
@@ -106,17 +106,13 @@ class Naming:
         }
         template = self.template or (f"{{stem}}_{target}{{ext}}" if job.root is None else "{stem}{ext}")
         ends = template.endswith("{ext}") or _format(template) is not None
-        return self._fill(template if ends else template + "{ext}", values)
+        return (template if ends else template + "{ext}").format(**values)
 
     def suffix_of(self, source: Path) -> str:
         """Return the suffix of the result of ``source``."""
         if self.suffix is not None:
             return self.suffix
         return source.suffix if source.suffix.lower() in SUFFIXES else ".png"
-
-    @staticmethod
-    def _fill(template: str, values: Mapping[str, str]) -> str:
-        return template.format(**values)
 
 
 def _format(template: str) -> ImageFormat | None:
@@ -223,8 +219,7 @@ def _jobs(path: Path, output: Path | None, target: Target, naming: Naming, recur
         root = output or _beside(path, target)
         sources = pictures_in(path, recursive=recursive, leaving=[root])
         if resolved(path).is_relative_to(resolved(root)):  # what earlier runs made there is no picture to enlarge
-            journal = Journal(resolved(root))
-            journal.refresh()
+            journal = Journal.read(resolved(root))
             sources = [source for source in sources if not journal.made(resolved(source.parent) / source.name)]
         if not sources:
             raise InputError(f"{path}: no pictures in it", f"pictures are {' '.join(SUFFIXES)} and a few more")
@@ -301,9 +296,7 @@ def _foreign(jobs: Sequence[Job]) -> dict[Job, OutputExists]:
     """Return what is wrong with those of ``jobs`` whose output is there, and of another source or of no run at all."""
     existing = [job for job in jobs if exists(job.output)]
     # Looked for first, read about then: another run may be at work, and it notes a file before it writes it.
-    read = {root: Journal(root) for root in {job.root for job in existing} if root is not None}
-    for journal in read.values():
-        journal.refresh()
+    read = {root: Journal.read(root) for root in {job.root for job in existing} if root is not None}
     sources = {_place(job.source) for job in jobs}  # those get results of their own now, perhaps by other names
     wrong = {}
     for job in existing:

@@ -22,8 +22,6 @@ class Difference:
     """One figure now and then."""
 
     what: str
-    before: float
-    after: float
     text: str
     regressed: bool
 
@@ -87,23 +85,25 @@ def _quality(result: Result, baseline: Mapping[str, Any], name: str) -> list[Dif
             before = float(before)  # "inf" in the file
             change = 0.0 if before == after else after - before
             text = f"{metric} {before:.4f} -> {after:.4f} ({change:+.4f})"
-            differences.append(Difference(f"{what} {metric}", before, after, text, change < -tolerance))
+            differences.append(Difference(f"{what} {metric}", text, change < -tolerance))
     return differences
 
 
 def _speed(result: Result, baseline: Mapping[str, Any], name: str) -> list[Difference]:
-    now = {timing.key: timing for timing in result.timings}
+    now = {(timing.series, timing.size): timing for timing in result.timings}
     ratios: dict[str, list[float]] = {}
     for fields in baseline["timings"]:
         then = Timing(**fields)
-        if then.key not in now:
-            what = f"{then.model} x{then.scale} at {then.size} pixels in {then.precision}, tile {then.tile}"
-            raise InputError(f"{name}: has times of {what}, this run has not", "time the same networks and sizes")
-        group = f"{then.model} x{then.scale} {then.precision} tile {then.tile}"
-        ratios.setdefault(group, []).append(now[then.key].work / then.work)
+        same = now.get((then.series, then.size))
+        if same is None:
+            raise InputError(
+                f"{name}: has times of {then.series} at {then.size} pixels, this run has not",
+                "time the same networks and sizes",
+            )
+        ratios.setdefault(then.series, []).append(same.work / then.work)
     differences = []
     for group, found in ratios.items():
         ratio = math.exp(sum(map(math.log, found)) / len(found))
         text = f"work relative to a matmul {ratio - 1:+.1%} over {len(found)} sizes"
-        differences.append(Difference(f"{group} speed", 1.0, ratio, text, ratio > 1 + SPEED_TOLERANCE))
+        differences.append(Difference(f"{group} speed", text, ratio > 1 + SPEED_TOLERANCE))
     return differences

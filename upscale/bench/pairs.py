@@ -25,14 +25,14 @@ HOT = 10.0
 def figures(pictures: Mapping[str, Image], against: Image, protocol: Protocol, border: int) -> Grid:
     """Return PSNR, SSIM, MS-SSIM and the mean colour difference of ``pictures`` from ``against``, all of one size.
 
-    Transparent ones are compared as they are seen on white.
+    ``border`` pixels at each edge do not count. Transparent ones are compared as they are seen on white.
     """
     rows = []
     for name, picture in pictures.items():
-        one, two = _on_white(picture), _on_white(against)
+        one, two = (_within(border, _on_white(image)) for image in (picture, against))
         levels = max(int(np.iinfo(image.pixels.dtype).max) for image in (picture, against))
         grayscale = picture.grayscale and against.grayscale
-        compared = [prepare(x, border, protocol, levels=levels, grayscale=grayscale) for x in (one, two)]
+        compared = [prepare(x, 0, protocol, levels=levels, grayscale=grayscale) for x in (one, two)]
         color = float(ciede2000(srgb_to_lab(one), srgb_to_lab(two)).mean())
         rows.append(
             [
@@ -53,6 +53,11 @@ def _on_white(image: Image) -> Tensor:
         return pixels
     alpha = as_batch(image.alpha[..., None])
     return pixels * alpha + (1 - alpha)
+
+
+def _within(border: int, batch: Tensor) -> Tensor:
+    height, width = batch.shape[-2:]
+    return batch[..., border : height - border, border : width - border]
 
 
 def _or_dash(metric: Callable[[Tensor, Tensor], Tensor], compared: list[Tensor]) -> Cell:
@@ -131,7 +136,7 @@ def heat_map(difference: NDArray[Any]) -> Pixels:
 
 def enlarged(pixels: Pixels, height: int, width: int) -> Pixels:
     """Repeat the pixels of ``[h, w, 3]`` to ``[height, width, 3]`` uint8, for showing beside a larger picture."""
-    eight = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    eight = Image(pixels=pixels).in_eight_bits().pixels
     rows = np.arange(height) * eight.shape[0] // height
     columns = np.arange(width) * eight.shape[1] // width
     return np.ascontiguousarray(eight[rows][:, columns])

@@ -55,7 +55,7 @@ _TABLE = {
 }
 _METHODS = {"bicubic": "Bicubic", "srcnn": "SRCNN", "srresnet": "SRResNet", "srgan": "SRGAN", "rrdb": "RRDB",
             "rrdbnet": "RRDB", "esrgan": "ESRGAN"}  # fmt: skip
-"""Family of a network of the catalogue -> the method of which papers speak."""
+"""What a network is called here, or its file, without its scale -> the method of which papers speak."""
 
 
 def table(dataset: str, images: int, scale: int) -> dict[str, tuple[float, float]]:
@@ -70,6 +70,6 @@ def table(dataset: str, images: int, scale: int) -> dict[str, tuple[float, float
 
 
 def published(dataset: str, images: int, scale: int, model: str) -> tuple[float, float] | None:
-    """Return PSNR and SSIM that papers state for ``model``, a name of the catalogue, or None."""
+    """Return PSNR and SSIM that papers state for ``model``, the name of a network or of its file, or None."""
     family = model.removesuffix(f"-x{scale}")
     return table(dataset, images, scale).get(_METHODS.get(family, ""))

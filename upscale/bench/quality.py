@@ -17,7 +17,7 @@ from upscale.bench.sets import Case, DataSet, as_batch, open_case, reduce
 from upscale.device import told_of_memory
 from upscale.engine import Upscaler
 from upscale.errors import InputError, OutOfMemory, UpscaleError
-from upscale.images import Pixels
+from upscale.images import Image, Pixels
 from upscale.imaging import resize, to_array
 from upscale.metrics import (
     LPIPS,
@@ -31,7 +31,6 @@ from upscale.metrics import (
     psnr,
     srgb_to_lab,
 )
-from upscale.options import Target
 
 CROP = 128
 """Edge of the crops in the report, pixels."""
@@ -175,10 +174,10 @@ def _picture(
     for model, upscaler in upscalers.items():
         try:
             if (model, scale) not in warm:
-                upscaler.upscale(case.lr, Target.parse(str(scale)))
+                upscaler.upscale(case.lr, scale)
                 warm.add((model, scale))
             peak = PeakMemory(upscaler.device)
-            done = upscaler.upscale(case.lr, Target.parse(str(scale)))
+            done = upscaler.upscale(case.lr, scale)
             memory = peak.bytes()  # before the metrics, which take more than small networks
             with told_of_memory(case.name, "close other programs"):
                 values, reasons = measure(case, done.image.pixels, scale, protocol, table)
@@ -261,12 +260,11 @@ def _crops(dataset: str, case: Case, results: Mapping[str, Pixels], scale: int) 
     error = F.avg_pool2d((bicubic - gt).square().mean(1, keepdim=True), (h, w), stride=8)[0, 0]
     row, column = divmod(int(error.argmax()), error.shape[1])
     top, left = 8 * row, 8 * column
-    pictures = {
-        "bicubic": to_array(bicubic[0], np.dtype(np.uint8)),
-        **{name: to_array(as_batch(pixels)[0], np.dtype(np.uint8)) for name, pixels in results.items()},
-        "HR": to_array(gt[0], np.dtype(np.uint8)),
+    pictures = {"bicubic": to_array(bicubic[0], case.gt.dtype), **results, "HR": case.gt}
+    parts = {
+        name: Image(pixels=np.ascontiguousarray(pixels[top : top + h, left : left + w])).in_eight_bits().pixels
+        for name, pixels in pictures.items()
     }
-    parts = {name: np.ascontiguousarray(pixels[top : top + h, left : left + w]) for name, pixels in pictures.items()}
     return Crops(dataset, case.name, scale, left, top, parts)
 
 

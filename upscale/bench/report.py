@@ -164,7 +164,8 @@ def _cell(cell: Cell, index: int, grid: Grid, best: Mapping[int, float]) -> str:
     style = _word(index, grid)
     if cell.value is not None and cell.value == best.get(index):
         style = ' class="best"'
-    value = "" if cell.value is None else f' data-value="{cell.value}"'
+    # JavaScript's name of it, or the table would not sort.
+    value = "" if cell.value is None else f' data-value="{cell.value}"'.replace("inf", "Infinity")
     return f"<td{style}{value}>{escape(cell.text)}</td>"
 
 

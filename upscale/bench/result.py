@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from upscale import __version__, store
 from upscale.bench.quality import Quantity, Row, Summary
 from upscale.bench.sets import DataSet
 from upscale.bench.speed import Timing
-from upscale.catalog import known
+from upscale.config import for_json
 from upscale.device import describe
 from upscale.engine import Upscaler
 from upscale.errors import InputError
@@ -38,19 +37,8 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """Return one JSON object; infinite values are the string ``"inf"``, which JSON lacks as a number."""
-        return {
-            "event": "result",
-            "about": self.about,
-            "summaries": [as_json(summary) for summary in self.summaries],
-            "rows": [as_json(row) for row in self.rows],
-            "timings": [as_json(timing) for timing in self.timings],
-        }
-
-
-def as_json(record: Row | Summary | Timing) -> dict[str, Any]:
-    """Return ``record`` as JSON can hold it."""
-    fields: dict[str, Any] = _plain(asdict(record))
-    return fields
+        fields: dict[str, Any] = for_json({"event": "result", **asdict(self)})
+        return fields
 
 
 def about(
@@ -76,14 +64,8 @@ def about(
         "data": {
             dataset.name: {"pictures": len(dataset.pictures), "sha256": dataset.digest(scales)} for dataset in sets
         },
-        "models": {name: _hashes(model) for name, model in zip(upscalers, models, strict=True)},
+        "models": {name: list(store.hashes(model)) for name, model in zip(upscalers, models, strict=True)},
     }
-
-
-def _hashes(model: str) -> list[str]:
-    """Return the sha256 of each file of ``model``; none for an interpolation."""
-    paths = [store.locate(entry) for entry in known().networks(model)]
-    return [store.sha256(path) for path in paths if path is not None]
 
 
 def write_csv(path: Path, result: Result, table: Mapping[str, Quantity]) -> None:
@@ -117,6 +99,8 @@ def read_result(path: Path) -> Mapping[str, Any]:
         for summary in result["summaries"]:
             _ = summary["dataset"], summary["scale"], summary["model"]
             _ = [float(mean) for mean in summary["means"].values() if mean is not None]
+        for fields in result["timings"]:
+            _ = float(Timing(**fields).work)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise _foreign(path) from error
     return result
@@ -124,13 +108,3 @@ def read_result(path: Path) -> Mapping[str, Any]:
 
 def _foreign(path: Path) -> InputError:
     return InputError(f"{path}: not a result of the bench", "make one: upscale bench --json > FILE")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -58,9 +58,9 @@ class Timing:
     """Of it, above what was in use before."""
 
     @property
-    def key(self) -> tuple[str, str, str, int, int, int]:
-        """What is compared with the same of another run."""
-        return self.model, self.device, self.precision, self.tile, self.scale, self.size
+    def series(self) -> str:
+        """A name for what differs in size only."""
+        return f"{self.model} x{self.scale} {self.device} {self.precision} tile {self.tile}"
 
 
 @dataclass(frozen=True, slots=True)

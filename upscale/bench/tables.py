@@ -131,8 +131,7 @@ def grouped(timings: Iterable[Timing]) -> dict[str, list[Timing]]:
     """Return the timings that differ in size only, by a name for them."""
     groups: dict[str, list[Timing]] = {}
     for timing in timings:
-        name = f"{timing.model} x{timing.scale} {timing.device} {timing.precision} tile {timing.tile}"
-        groups.setdefault(name, []).append(timing)
+        groups.setdefault(timing.series, []).append(timing)
     return groups
 
 

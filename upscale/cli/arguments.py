@@ -16,6 +16,7 @@ from upscale.options import Measure, Target, Tiling
 if TYPE_CHECKING:
     from upscale.batch.plan import Naming
     from upscale.batch.team import Team
+    from upscale.metrics import Protocol
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
@@ -43,6 +44,17 @@ SIZE_HINTS = {
     Measure.FIT: "for example --fit 1920x1080",
     Measure.AT_LEAST: "for example --at-least 1920x1080",
 }
+
+
+def protocol_of(name: str) -> Protocol:
+    """Return the protocol called ``name``."""
+    from upscale.metrics import PROTOCOLS
+
+    if name not in PROTOCOLS:
+        raise UsageError(
+            f"--protocol: no {name!r}; there are {', '.join(PROTOCOLS)}", "upscale bench --protocol list explains"
+        )
+    return PROTOCOLS[name]
 
 
 def tile_size(text: str) -> int | None:

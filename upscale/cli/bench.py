@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_texts, spare, tiling_of
+from upscale.cli.arguments import Force, check_texts, protocol_of, spare, tiling_of
 from upscale.cli.distances import Features, Lpips, distances
 from upscale.errors import UsageError
 from upscale.files import write_text
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from upscale.bench.result import Result
     from upscale.bench.speed import Timing
     from upscale.bench.tables import Grid
-    from upscale.catalog import Catalog
 
 
 def bench(
@@ -74,26 +74,24 @@ def bench(
     if protocol == "list":
         _explain_protocols()
         return
+    from upscale import store
     from upscale.catalog import known, shipped
 
     catalog = known()
-    names = model or _carried(shipped())
+    names = model or store.in_state(shipped(), "built in", "bundled")
     native = {scale for name in names for scale in catalog.scales(name)}  # a slip is answered before torch is imported
     folders, scales = _split(data or [], scale or [])
     scales = scales or sorted(native) or [4]
 
     from upscale.bench import quality
     from upscale.bench.baseline import check
-    from upscale.bench.result import Result, about, as_json, read_result, write_csv
+    from upscale.bench.result import Result, about, read_result, write_csv
     from upscale.bench.sets import open_sets
     from upscale.loading import load
-    from upscale.metrics import PROTOCOLS
 
-    if protocol not in PROTOCOLS:
-        raise UsageError(f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "--protocol list explains")
+    chosen = protocol_of(protocol)
     check_texts(report, csv)
     spare([] if baseline is None else [baseline], report, csv, force=force)
-    chosen = PROTOCOLS[protocol]
     sets = open_sets(folders, lr, scales)
     earlier = None if baseline is None else read_result(baseline)
     table = quality.quantities(*distances(features, lpips))
@@ -114,7 +112,7 @@ def bench(
             bars.advance(task)
             if json:
                 for row in found:
-                    console.event({"event": "image", "protocol": protocol, **as_json(row)})
+                    console.event({"event": "image", "protocol": protocol, **asdict(row)})
     timings = _time(names, max(scales), size, tile or [None], devices, precisions) if speed else []
     result = Result(made, quality.summarise(rows, chosen), rows, timings)
     if csv is not None:
@@ -151,16 +149,6 @@ def _explain_protocols() -> None:
     )
 
 
-def _carried(catalog: Catalog) -> list[str]:
-    """Return every network of ``catalog`` that need not be fetched, those of a family under its name."""
-    here = [
-        entry
-        for entry in catalog.entries.values()
-        if (entry.sha256 is None if entry.path is None else entry.path.is_file())  # an interpolation has no file
-    ]
-    return list(dict.fromkeys(entry.family or entry.name for entry in here))
-
-
 def _split(data: Sequence[str], scale: Sequence[str]) -> tuple[list[str], list[int]]:
     """Tell folders from scales: of ``-x 2 3 4`` the parser takes 2 as the option's and leaves 3 and 4 to DATA."""
     stray = [word for word in data if scale and word.isdecimal() and not Path(word).exists()]
@@ -177,10 +165,10 @@ def _split(data: Sequence[str], scale: Sequence[str]) -> tuple[list[str], list[i
 
 def _short(name: str) -> str:
     """Return what a network is called in tables: its name, or that of its file without folder and suffix."""
-    from upscale.catalog import CHECKPOINT_SUFFIXES
+    from upscale.catalog import CHECKPOINT_SUFFIXES, URLS
 
     path = Path(name)
-    single = path.is_file() or name.startswith("http")  # no blend or sequence that ends in a file
+    single = path.is_file() or name.startswith(URLS)  # no blend or sequence that ends in a file
     return path.stem if single and path.suffix in CHECKPOINT_SUFFIXES else name
 
 

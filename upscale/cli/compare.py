@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from upscale.cli import console
-from upscale.cli.arguments import Force, check_texts, spare
+from upscale.cli.arguments import Force, check_texts, protocol_of, spare
 from upscale.errors import InputError, UsageError
 from upscale.files import write_text
 
@@ -31,12 +31,8 @@ def compare(
     from upscale.bench.pairs import enlarged, figures
     from upscale.bench.report import Slider, compare_page
     from upscale.images import read_image
-    from upscale.metrics import PROTOCOLS
 
-    if protocol not in PROTOCOLS:
-        raise UsageError(
-            f"--protocol: no {protocol!r}; there are {', '.join(PROTOCOLS)}", "upscale bench --protocol list explains"
-        )
+    chosen = protocol_of(protocol)
     paths = [a, b] if ref is None else [a, b, ref]
     spare(paths, report, force=force)
     check_texts(report)
@@ -44,7 +40,7 @@ def compare(
     _check_sizes(paths, images, border)
     names = _names(paths)
     measured = dict(zip(names[:2], images, strict=False)) if ref is not None else {names[0]: images[0]}
-    grid = figures(measured, images[-1], PROTOCOLS[protocol], border)
+    grid = figures(measured, images[-1], chosen, border)
     title = f"{' and '.join(measured)} against {names[-1]}, protocol {protocol}, {border} pixels off"
     if report is not None:
         height, width = images[0].pixels.shape[:2]
@@ -53,7 +49,7 @@ def compare(
         write_text(report, compare_page(title, grid, slider))
     if json:
         for row in grid.rows:
-            values = {column: _plain(cell.value) for column, cell in zip(grid.columns, row, strict=True)}
+            values = {column: cell.value for column, cell in zip(grid.columns, row, strict=True)}
             console.event({**values, "picture": row[0].text, "against": names[-1], "protocol": protocol})
     else:
         console.table(title, grid.columns, [[cell.text for cell in row] for row in grid.rows])
@@ -105,8 +101,7 @@ def check(
             compare_page(title, grid, Slider(title, shown, "source", "where colours differ", {}, strip=False)),
         )
     if json:
-        fields = ("scale", "consistency", "largest", "color_mean", "color_worst", "contrast")
-        console.event({name: _plain(getattr(found, name)) for name in fields})
+        console.event({field.name: getattr(found, field.name) for field in fields(found) if field.name != "heat"})
     else:
         for name, value, meaning in facts:
             console.line(f"{name:<24} {value:>10}   {meaning}".rstrip())
@@ -131,7 +126,3 @@ def _names(paths: list[Path]) -> list[str]:
     """Return what the pictures are called: the file's name, or the whole path where two have one name."""
     short = [path.name for path in paths]
     return short if len(set(short)) == len(short) else [f"{index}: {path}" for index, path in enumerate(paths, 1)]
-
-
-def _plain(value: float | None) -> float | str | None:
-    return str(value) if value is not None and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from upscale.config import for_json
 from upscale.errors import UpscaleError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def line(text: str) -> None:
 
 def event(fields: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own."""
-    fields = {key: said(value) if isinstance(value, str) else value for key, value in fields.items()}
+    fields = {key: said(value) if isinstance(value, str) else for_json(value) for key, value in fields.items()}
     text = json.dumps(fields, ensure_ascii=False)
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         text = json.dumps(fields)  # a name that is not UTF-8: escaped, or the line would not be, either

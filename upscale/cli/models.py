@@ -50,7 +50,9 @@ def _show(bars: Progress, task: TaskID, done: int, total: int | None) -> None:
 
 
 def list_(
-    commercial: Annotated[bool, typer.Option("--commercial", help="Only networks for commercial use.")] = False,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Only those whose licence is known and allows commercial use.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each.")] = False,
 ) -> None:
     """Show all networks, and the families that choose among theirs by the factor: -m takes either."""
@@ -61,7 +63,7 @@ def list_(
         {
             "name": entry.name,
             "family": entry.family or "-",
-            "scale": f"x{entry.scale}" if entry.scale else ("any" if entry.generator else "-"),
+            "scale": _scale(entry),
             "architecture": str((entry.network or {}).get("arch", "-")),
             "size": _size(entry.bytes),
             "licence": entry.license,
@@ -70,7 +72,7 @@ def list_(
             "for": entry.summary,
         }
         for entry in known().entries.values()
-        if entry.commercial or not commercial
+        if not commercial or (entry.commercial and entry.license != "unknown")
     ]
     if json:
         for row in rows:
@@ -158,7 +160,7 @@ def add(
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise UsageError(f"--name {name!r}: letters, digits, dots and dashes only", "`+`, `:` and `,` make blends")
     called = name or re.sub(r"[^\w.-]+", "-", entry.name)
-    if called in known().names and known().find(called) != [entry]:
+    if called in known().names and list(map(store.place, known().find(called))) != [store.place(entry)]:
         raise UsageError(f"{called}: is the name of another network", "choose one with --name")
     _fetch([entry])
     path = store.locate(entry)
@@ -189,12 +191,12 @@ def add(
 def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
     """Delete fetched files, and names that `add` gave."""
     from upscale import store
-    from upscale.catalog import known
+    from upscale.catalog import known, own
 
     for name in names:
         for entry in known().find(name):
             freed = store.remove(entry)
-            forgotten = store.forget(entry.name)
+            forgotten = own().entries.get(entry.name) == entry and store.forget(entry.name)
             done = [f"{_size(freed)} freed"] * bool(freed) + ["name forgotten"] * forgotten
             console.line(f"{entry.name}: {', '.join(done) or 'nothing to remove'}")
 
@@ -289,6 +291,14 @@ MODELS: dict[str, Callable[..., None]] = {
     "bundle": bundle,
 }
 """What ``upscale models`` can do, by name."""
+
+
+def _scale(entry: WeightsEntry) -> str:
+    if entry.scale is not None:
+        return f"x{entry.scale}"
+    if not entry.generator:
+        return "-"
+    return "?" if entry.file or entry.url else "any"
 
 
 def _size(count: int | None) -> str:

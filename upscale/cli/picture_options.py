@@ -95,7 +95,7 @@ Format = Annotated[
 Quality = Annotated[
     int | None,
     typer.Option(
-        min=1, max=100, help="Lossy quality of JPEG, WebP and AVIF; default: 95 for JPEG.", rich_help_panel=_FILES
+        min=1, max=100, help="Quality of formats that can lose some; default: 95 for JPEG.", rich_help_panel=_FILES
     ),
 ]
 Background = Annotated[

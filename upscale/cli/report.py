@@ -13,7 +13,7 @@
   process of the same ``torchrun`` did.
 - ``skipped``: ``input``, ``output``, ``reason``.
 - ``failed``: ``input``, ``error``, ``hint``, ``earlier`` (in an earlier run, not tried again).
-- ``end``: ``done``, ``skipped``, ``failed``.
+- ``end``: ``done``, ``skipped``, ``failed``; not with ``--dry-run``.
 - ``error``: ``error``, ``hint``: why nothing, or nothing more, is done; then there is no ``end``.
 """
 

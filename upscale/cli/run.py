@@ -288,22 +288,20 @@ def settings_for(
     upscaler: Upscaler,
     target: Target,
     *,
-    quality: int | None = None,
-    background: tuple[int, int, int] | None = None,
-    strip: bool = False,
-    provenance: bool = True,
-    skip_large: bool = False,
-    tta: bool = False,
-    faithful: bool = False,
+    quality: int | None,
+    background: tuple[int, int, int] | None,
+    strip: bool,
+    provenance: bool,
+    skip_large: bool,
+    tta: bool,
+    faithful: bool,
 ) -> Settings:
     """Return what makes the results of ``upscaler``, which was loaded as ``model``, what they are."""
     from upscale import store
     from upscale.batch.results import Settings
-    from upscale.catalog import known
     from upscale.images import Provenance
 
-    paths = ((entry, store.locate(entry)) for entry in known().networks(model))
-    weights = tuple(entry.sha256 or store.sha256(path) for entry, path in paths if path is not None)
+    weights = store.hashes(model)
     dials = " tta" * tta + " faithful" * faithful
     made = Provenance(
         tool=f"upscale {__version__}", model=model, weights=weights, settings=f"{target} {upscaler.precision}{dials}"
@@ -322,9 +320,7 @@ def settings_for(
 def _dry_run(jobs: Sequence[Job], target: Target, *, retry_failed: bool, force: bool, json: bool) -> None:
     from upscale.batch.journal import Journal
 
-    journals = {root: Journal(root) for root in {job.root for job in jobs if job.root is not None}}
-    for journal in journals.values():
-        journal.refresh()
+    journals = {root: Journal.read(root) for root in {job.root for job in jobs} if root is not None}
     if retry_failed:
         jobs = [job for job in jobs if job.root is None or not journals[job.root].has_done(job.source, job.output)]
     sizes = [job.result_size(target) for job in jobs]

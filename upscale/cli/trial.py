@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from upscale.cli.arguments import Device, Force, Offline, parse_target, spare
 from upscale.cli.models import prepare
 from upscale.errors import UsageError
 from upscale.files import write_text
-
-if TYPE_CHECKING:
-    from upscale.catalog import Catalog
 
 CONTEXT = 32  # pixels around the part that networks see as well
 _SUFFIXES = (".png", ".html")
@@ -42,12 +39,13 @@ def try_(
     force: Force = False,
 ) -> None:
     """Enlarge one part of a picture with several networks, and put the results beside each other."""
-    from upscale.catalog import known
+    from upscale import store
+    from upscale.catalog import DEFAULT_MODEL, known
     from upscale.images import read_image
 
     target = parse_target(scale)
     assert target is not None
-    names = list(dict.fromkeys(model or _here(known())))
+    names = list(dict.fromkeys(model or ["bicubic", *store.in_state(known(), "bundled", "here")]))
     for name in names:  # a slip is answered before torch is imported
         known().stages(name)
     results = _results(picture, output)
@@ -84,7 +82,7 @@ def try_(
         commands.append([Cell(name), number(done.seconds, 2), Cell(command)])
         console.line(command)
     title = f"{picture.name} x{scale}: {width}x{height} pixels from {left},{top}"
-    usual = names.index("compact") if "compact" in names else len(names) - 1
+    usual = names.index(DEFAULT_MODEL) if DEFAULT_MODEL in names else len(names) - 1
     slider = Slider(title, pictures, names[0], names[usual], notes)
     write_image(results[0], Image(pixels=sheet(pictures, notes)))
     write_text(results[1], try_page(title, slider, Grid(["network", "seconds", "command"], 1, commands)))
@@ -99,14 +97,6 @@ def _results(picture: Path, output: Path | None) -> list[Path]:
     else:
         base = output.with_suffix("") if output.suffix.lower() in _SUFFIXES else output
     return [base.with_name(base.name + suffix) for suffix in _SUFFIXES]
-
-
-def _here(catalog: Catalog) -> list[str]:
-    """Return the networks that need no fetching, those of a family under its name; of the interpolations, bicubic."""
-    from upscale import store
-
-    there = [e for e in catalog.entries.values() if e.generator and store.state(e) in ("bundled", "here")]
-    return ["bicubic", *dict.fromkeys(entry.family or entry.name for entry in there)]
 
 
 def _point(text: str, height: int, width: int) -> tuple[int, int]:

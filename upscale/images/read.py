@@ -83,6 +83,8 @@ def read_size(path: Path) -> tuple[int, int] | None:
     None: whatever is wrong with the file is said when its turn comes.
     """
     try:
+        with path.open("rb") as file:
+            _load_plugin(file.read(32), str(path))
         with warnings.catch_warnings(action="ignore"), PILImage.open(path) as opened:
             lying = _orientation(opened) > 4 and opened.format not in TURNED_BY_DECODERS
             return opened.size if lying else opened.size[::-1]
@@ -100,6 +102,7 @@ def _orientation(opened: PILImage.Image) -> int:
 def suffix_of(data: bytes) -> str:
     """Return the suffix for a file of the content ``data``; what is not known is ``.png``, and refused when read."""
     try:
+        _load_plugin(data, "")
         with PILImage.open(io.BytesIO(data)) as opened:
             kind = opened.format
     except Exception:  # whatever is wrong with it is said when it is read
@@ -108,6 +111,7 @@ def suffix_of(data: bytes) -> str:
 
 
 def _load_plugin(data: bytes, name: str) -> None:
+    """Make Pillow know the format of ``data``, which may be the beginning of a file only."""
     for row in FORMATS:
         if row.name in _SIGNATURES and _SIGNATURES[row.name].match(data) and not is_installed(row):
             raise missing_plugin(name, row)

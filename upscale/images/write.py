@@ -64,7 +64,7 @@ def write_bands(path: Path | str, like: Image, height: int, width: int, bands: I
         if row.name == "PNG":
             write_png(file, height, width, planes, metadata)
         else:
-            size = height * width * 3 * like.pixels.itemsize
+            size = height * width * (1 if like.grayscale else 3) * like.pixels.itemsize
             write_tiff(file, [TiffPage(height, width, planes, metadata)], big=size > _BIG_TIFF)
     return tuple(lost)
 
@@ -221,13 +221,13 @@ def _write_png(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality:
 
 def _write_tiff(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality: int | None) -> None:
     del row, quality  # the same for all
-    pages = []
-    for frame in frames:
-        height, width = frame.pixels.shape[:2]
-        pages.append(TiffPage(height, width, [_channels(frame)], frame.metadata))
-    size = sum(frame.pixels.nbytes + (0 if frame.alpha is None else frame.alpha.nbytes) for frame in frames)
+    channels = [_channels(frame) for frame in frames]
+    pages = [
+        TiffPage(part.shape[0], part.shape[1], [part], frame.metadata)
+        for part, frame in zip(channels, frames, strict=True)
+    ]
     with path.open("wb") as file:
-        write_tiff(file, pages, big=size > _BIG_TIFF)
+        write_tiff(file, pages, big=sum(part.nbytes for part in channels) > _BIG_TIFF)
 
 
 def _write_with_pillow(path: Path, frames: tuple[Image, ...], row: ImageFormat, quality: int | None) -> None:

@@ -3,10 +3,9 @@
 from upscale.metrics.color import ciede2000, srgb_to_lab
 from upscale.metrics.fidelity import METRICS, Metric, ms_ssim, psnr, ssim
 from upscale.metrics.perceptual import LPIPS, FeatureDistance
-from upscale.metrics.protocols import DEFAULT_PROTOCOL, PROTOCOLS, Protocol, prepare
+from upscale.metrics.protocols import PROTOCOLS, Protocol, prepare
 
 __all__ = [
-    "DEFAULT_PROTOCOL",
     "LPIPS",
     "METRICS",
     "PROTOCOLS",

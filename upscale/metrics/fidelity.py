@@ -17,12 +17,12 @@ MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, secti
 
 
 def psnr(sr: Tensor, gt: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, ``[B]``; infinite for equal images."""
+    """Peak signal-to-noise ratio of ``[B, C, H, W]`` in [0, 1], in dB, ``[B]``; infinite for equal images."""
     return -10 * torch.log10((sr - gt).square().mean((1, 2, 3)))
 
 
 def ssim(sr: Tensor, gt: Tensor) -> Tensor:
-    """Structural similarity, ``[B]`` (Wang et al. 2004, section III-B).
+    """Structural similarity of ``[B, C, H, W]`` in [0, 1], ``[B]`` (Wang et al. 2004, section III-B).
 
     11x11 Gaussian window of deviation 1.5, K1 0.01, K2 0.03, over positions where the window lies inside the image;
     the mean over channels.
@@ -36,7 +36,7 @@ def ssim(sr: Tensor, gt: Tensor) -> Tensor:
 
 
 def ms_ssim(sr: Tensor, gt: Tensor) -> Tensor:
-    """Multi-scale structural similarity, ``[B]`` (Wang, Simoncelli and Bovik 2003, equation 7).
+    """Multi-scale structural similarity of ``[B, C, H, W]`` in [0, 1], ``[B]`` (Wang et al. 2003, equation 7).
 
     Five scales, each the mean of 2x2 pixels of the one before; an odd last row or column is repeated.
 

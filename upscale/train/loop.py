@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from upscale.config import for_json
 from upscale.device import whole_float32
 from upscale.errors import ConfigError, DiskFull, Diverged
 from upscale.files import ends_with_newline, said_of, write_text
@@ -220,9 +221,8 @@ def _log(out: Path, on_event: OnEvent, ranks: Ranks, *, anew: bool) -> Iterator[
             file.write(b"\n")
 
         def log(event: Event) -> None:
-            finite = {key: str(v) if isinstance(v, float) and not math.isfinite(v) else v for key, v in event.items()}
             with said_of(path):
-                file.write(json.dumps({"time": round(time.time(), 1), **finite}).encode() + b"\n")
+                file.write(json.dumps(for_json({"time": round(time.time(), 1), **event})).encode() + b"\n")
             on_event(event)
 
         yield log
