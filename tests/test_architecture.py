@@ -24,6 +24,7 @@ FLOORS = {
     "backprojection": 3,
     "inference": 3,
     "checkpoint": 3,
+    "recognise": 3,
     "compiling": 3,
     "losses": 3,
     "statedict": 3,
@@ -50,7 +51,9 @@ NEIGHBOURS = {
     ("store", "download"),  # and fetches it
     ("models", "imaging"),  # the classical interpolations are networks
     ("loading", "engine"),  # an upscaler is what is loaded
+    ("checkpoint", "recognise"),  # the file of a network says which it is
     ("checkpoint", "statedict"),  # networks are read from state dicts
+    ("recognise", "statedict"),  # which may keep the order of the layers
     ("config", "errors"),  # a wrong table is an error
     ("files", "errors"),  # a full disk is an error
     ("options", "errors"),  # a picture too small for a target is an error

@@ -105,3 +105,5 @@ def test_luma_network_runs_at_the_scale_that_is_asked_for(tmp_path: Path) -> Non
 def test_what_enlarges_nothing_is_refused() -> None:
     with pytest.raises(UnknownWeights, match="enlarges nothing"):
         load("vgg19")
+    with pytest.raises(UnknownWeights, match="enlarges nothing"):
+        known().scale("compact+vgg19")  # told before anything is fetched

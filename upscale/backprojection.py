@@ -26,9 +26,9 @@ def back_project(enlarged: Pixels, source: Pixels) -> Iterator[Tensor]:
     """Yield ``enlarged`` ``[H, W, 3]`` changed so that its bicubic reduction is ``source`` ``[h, w, 3]``.
 
     What the reduction lacks is enlarged and added, again and again (Irani and Peleg 1991, "Improving resolution by
-    image registration"). Only the sum of what is added, of the source's size, is kept between the rounds. Bands are
-    float32 ``[3, n, W]`` in [0, 1], from top to bottom. Where a value outside of [0, 1] would be needed, a difference
-    may remain.
+    image registration"). Between the rounds, only what is added and its change are kept, both of the source's size.
+    Bands are float32 ``[3, n, W]`` in [0, 1], from top to bottom. Where a value outside of [0, 1] would be needed, a
+    difference may remain.
     """
     lr = to_tensor(source)
     added, velocity = torch.zeros_like(lr), torch.zeros_like(lr)

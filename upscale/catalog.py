@@ -120,7 +120,7 @@ class Catalog:
         """Return what ``model`` means: networks one after the other, ``a+b``, each a blend, ``a:0.7,b:0.3``.
 
         Raises:
-            UnknownWeights: a part is neither a name nor a file.
+            UnknownWeights: a part is neither a name nor a file, or enlarges nothing.
             UsageError: shares that do not add up to 1.
         """
         stages: list[tuple[tuple[str, float], ...]]
@@ -131,7 +131,13 @@ class Catalog:
         for stage in stages:
             if not abs(sum(share for _, share in stage) - 1) <= 1e-3:  # NaN, too
                 raise UsageError(f"{model}: the shares of a blend add up to 1", "for example a:0.7,b:0.3")
-        return [tuple(BlendPart(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
+        found = [tuple(BlendPart(tuple(self.find(name)), share) for name, share in stage) for stage in stages]
+        for entry in (entry for blend in found for part in blend for entry in part.entries):
+            if not entry.generator:
+                raise UnknownWeights(
+                    f"{entry.name}: enlarges nothing, {entry.summary}", "`upscale models list` shows what does"
+                )
+        return found
 
     def mixed(self, model: str, share: float) -> str:
         """Return the blend of ``share`` of the stronger of ``model`` and its sibling with the rest of the milder.

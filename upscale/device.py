@@ -52,7 +52,9 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cpu")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise DeviceUnavailable(f"--device {name}: {why_not_cuda()}", "`upscale doctor` says more")
+            raise DeviceUnavailable(
+                f"--device {name}: {why_not_cuda()}", "`upscale doctor`, without --device, says what would help"
+            )
         if (device.index or 0) >= torch.cuda.device_count():
             raise DeviceUnavailable(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
         return device

@@ -30,7 +30,9 @@ EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equ
 CORE = 32  # LR pixels that a tile of an exact network adds at least along each axis
 ROWS = 64  # of a result that become integers at a time
 STRIP = 1 << 28  # bytes of a row of tiles' result, which is in memory at full width: tiles of wide pictures are lower
-WIDE = 4  # how many times wider than its size a tile may be, and as much lower, where rows are not computed twice
+WIDE = (
+    4  # where rows are not computed twice, a tile may be so many times as wide as its size says, and is as much lower
+)
 FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
 
 
@@ -53,6 +55,10 @@ class Upscaler:
     """Networks of one family on one device.
 
     Attributes:
+        generators: the networks, by their scales.
+        device: on which they run.
+        precision: in which they run; where that is not finite, a tile is computed again in float32.
+        faithful: whether results are changed so that, reduced, they are the source again.
         tiling: how images are cut. Its ``size`` shrinks when the device runs out of memory, and stays so.
         assembly: where tiles are put together: on a GPU with room for it, so that only finished bytes leave it, else on
             the CPU; there, too, once memory ran out.
@@ -103,7 +109,9 @@ class Upscaler:
             raise TypeError(
                 f"{type(image).__name__}: upscale.Image(pixels=ARRAY) or upscale.read_image(PATH) is needed"
             )
-        if target is not None and not isinstance(target, Target):
+        if target is None:
+            target = self.native
+        elif not isinstance(target, Target):
             target = Target.parse(str(target))
         return self._run(image, target, on_tile, self._upscale_frame)
 
@@ -116,7 +124,7 @@ class Upscaler:
         is one frame without alpha; that of the result has no rows.
         """
 
-        def enlarge(frame: Image, target: Target | None, progress: Progress) -> Image:
+        def enlarge(frame: Image, target: Target, progress: Progress) -> Image:
             write(self._rows(frame, target, progress))
             return replace(frame, pixels=frame.pixels[:0])
 
@@ -125,9 +133,9 @@ class Upscaler:
     def _run(
         self,
         image: Image,
-        target: Target | None,
+        target: Target,
         on_tile: OnTile | None,
-        enlarge: Callable[[Image, Target | None, Progress], Image],
+        enlarge: Callable[[Image, Target, Progress], Image],
     ) -> Upscaled:
         if not all(frame.pixels.size for frame in image.frames):
             raise InputError("the image has no pixels")
@@ -151,28 +159,30 @@ class Upscaler:
     def _enlarged(
         self,
         frame: Image,
-        target: Target | None,
+        target: Target,
         progress: Progress,
-        enlarge: Callable[[Image, Target | None, Progress], Image],
+        enlarge: Callable[[Image, Target, Progress], Image],
     ) -> Image:
         """Enlarge ``frame``; where a GPU has no room to put it together after all, again, together on the CPU."""
+        counted = progress.done, progress.float32_tiles
         try:
             return enlarge(frame, target, progress)
         except (RuntimeError, OutOfMemory) as error:
             if self.assembly.type == "cpu" or not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
                 raise
         self.assembly = torch.device("cpu")
+        progress.done, progress.float32_tiles = counted
         return enlarge(frame, target, progress)
 
-    def _upscale_frame(self, image: Image, target: Target | None, progress: Progress) -> Image:
-        height, width = (target or self.native).size(*image.pixels.shape[:2])
+    def _upscale_frame(self, image: Image, target: Target, progress: Progress) -> Image:
+        height, width = target.size(*image.pixels.shape[:2])
         return replace(
             image,
             pixels=_collect(self._rows(image, target, progress), height, width, image.pixels.dtype),
             alpha=None if image.alpha is None else self._enlarged_alpha(image.alpha, target, progress),
         )
 
-    def _enlarged_alpha(self, alpha: Pixels, target: Target | None, progress: Progress) -> Pixels:
+    def _enlarged_alpha(self, alpha: Pixels, target: Target, progress: Progress) -> Pixels:
         """Enlarge ``alpha`` ``[h, w]`` as a grey picture: of logos and stickers, all of the shape is in it.
 
         No result is below the least or above the most of a pixel and its neighbours: what is opaque or transparent
@@ -180,7 +190,7 @@ class Upscaler:
         """
         import cv2  # few pictures need it
 
-        height, width = (target or self.native).size(*alpha.shape)
+        height, width = target.size(*alpha.shape)
         if not _varies(alpha):
             return np.full((height, width), alpha[0, 0])
         grey = Image(pixels=np.repeat(alpha[..., None], 3, 2), grayscale=True)
@@ -192,15 +202,13 @@ class Upscaler:
         )
         return np.clip(enlarged, least, most, out=enlarged)
 
-    def _rows(
-        self, image: Image, target: Target | None, progress: Progress, *, in_light: bool = True
-    ) -> Iterator[Pixels]:
+    def _rows(self, image: Image, target: Target, progress: Progress, *, in_light: bool = True) -> Iterator[Pixels]:
         """Yield the result for one frame in bands ``[n, W, 3]`` from top to bottom.
 
         ``in_light``: pixels are light, as those of alpha are not.
         """
         passes = self.passes(image, target)
-        height, width = (target or self.native).size(*image.pixels.shape[:2])
+        height, width = target.size(*image.pixels.shape[:2])
         source: Pixels = image.pixels if image.alpha is None else bleed(image.pixels, image.alpha)
         pixels = source
         for network in passes[:-1]:
@@ -209,7 +217,7 @@ class Upscaler:
         h, w = pixels.shape[:2]
         # A size in pixels is reached as a photograph is reduced, by its light; a factor in the values that networks
         # are trained to predict, where x2 by an x4 network in linear light costs 0.4 dB on Set5.
-        by_light = in_light and target is not None and target.measure is not Measure.SCALE
+        by_light = in_light and target.measure is not Measure.SCALE
         resizer = BandResizer(passes[-1].scale * h, passes[-1].scale * w, height, width, linear_light=by_light)
         resized: Iterator[Tensor] = (
             _grey(part) if image.grayscale else part
@@ -220,9 +228,9 @@ class Upscaler:
             resized = back_project(_collect_deep(resized, height, width), source)
         yield from _to_arrays(resized, image.pixels.dtype)
 
-    def passes(self, image: Image, target: Target | None) -> list[Network]:
+    def passes(self, image: Image, target: Target) -> list[Network]:
         """Return the networks that ``image`` goes through on its way to ``target``, in their order."""
-        return [self._network(scale) for scale in self._plan((target or self.native).factor(*image.pixels.shape[:2]))]
+        return [self._network(scale) for scale in self._plan(target.factor(*image.pixels.shape[:2]))]
 
     def _plan(self, factor: Fraction) -> list[int]:
         """Return the scales of the passes: the fewest whose product is the least that reaches ``factor``."""
@@ -241,7 +249,9 @@ class Upscaler:
 
     def _network(self, scale: int) -> Network:
         if scale not in self._networks:
-            generator = self.generators.get(scale) or next(iter(self.generators.values())).at_scale(scale)
+            generator = self.generators.get(scale)
+            if generator is None:
+                generator = next(one for one in self.generators.values() if one.any_scale).at_scale(scale)
             network = Network(generator, self.device, self.precision)
             if self.on_compile is not None and can_be_compiled(generator):
                 network = self._faster(network, self.on_compile)

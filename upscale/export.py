@@ -29,7 +29,7 @@ def export_safetensors(generator: Generator, path: Path, about: Mapping[str, Any
         UsageError: it has no weights.
         InputError: the file cannot be written.
     """
-    if next(generator.parameters(), None) is None:
+    if not generator.has_weights:
         raise UsageError("this network has no weights to export", "its name is all that it needs")
     lr = _probe(generator, 24, 32)
     with said_of(path), replacing(path) as temporary, torch.inference_mode():
@@ -44,7 +44,7 @@ def export_onnx(generator: Generator, path: Path, *, half: bool) -> float:
     is called ``sr``. Batch, height and width are free. With ``half``, the weights between first and last are float16.
 
     Raises:
-        UsageError: the packages for it are not installed, or the network is more than a network.
+        UsageError: the packages for it are not installed, or it interpolates to any scale.
         InputError: the file cannot be written.
     """
     if generator.any_scale:

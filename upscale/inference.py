@@ -49,14 +49,18 @@ class Network:
         self.device = device
         self.layout = torch.contiguous_format if device.type == "mps" else torch.channels_last
         versions = [by_winograd(generator) if precision is Precision.FP32 and winograd_pays(device) else generator]
-        if precision is not Precision.FP32 and next(generator.parameters(), None) is not None:
+        if precision is not Precision.FP32 and generator.has_weights:
             versions.insert(0, copy.deepcopy(generator))
             versions[0].to_precision(DTYPES[precision])
         self.versions = [version.to(device, memory_format=self.layout) for version in versions]  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def run(self, tile: Pixels, progress: Progress) -> Tensor:
-        """Map ``tile`` ``[h, w, 3]`` to ``[3, s*h, s*w]``, in float32 if half precision overflows."""
+        """Map ``tile`` ``[h, w, 3]`` to ``[3, s*h, s*w]`` float32, computed in float32 if half precision overflows.
+
+        Raises:
+            NonFiniteOutput: float32 is not finite, either.
+        """
         x = self.to_device(tile)
         for attempt, version in enumerate(self.versions):
             sr = _checked(version(x))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from upscale import store
 from upscale.catalog import DEFAULT_MODEL, Blend, WeightsEntry, known
-from upscale.checkpoint import describe, load_generator
+from upscale.checkpoint import load_generator
 from upscale.device import resolve_device, resolve_precision
 from upscale.engine import Upscaler
-from upscale.errors import IncompatibleCheckpoint, UnknownWeights
-from upscale.models import Chain, Generator, SelfEnsemble, build
+from upscale.errors import IncompatibleCheckpoint
+from upscale.models import Chain, Generator, SelfEnsemble, build, network_of
 from upscale.options import Precision, Tiling
 
 
@@ -64,7 +64,7 @@ def load_blend(blend: Blend, *, offline: bool = False) -> Sequence[Generator]:
         return families[0]
     blended = []
     for generator in families[0]:
-        alike = [next((g for g in family if describe(g) == describe(generator)), None) for family in families]
+        alike = [next((g for g in family if network_of(g) == network_of(generator)), None) for family in families]
         parts = [(g, part.share) for g, part in zip(alike, blend, strict=True) if g is not None]
         if len(parts) == len(blend):  # else a scale that not all have
             blended.append(_mean(parts))
@@ -86,10 +86,6 @@ def _mean(parts: Sequence[tuple[Generator, float]]) -> Generator:
 
 
 def _load_entry(entry: WeightsEntry, offline: bool) -> Generator:
-    if not entry.generator:
-        raise UnknownWeights(
-            f"{entry.name}: enlarges nothing, {entry.summary}", "`upscale models list` shows what does"
-        )
     path = store.locate(entry, offline=offline)
     if path is None:
         return build(entry.network or {}, entry.name).eval()

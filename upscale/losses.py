@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.imaging import rgb_to_y
-from upscale.models.features import FeatureExtractor
 
 
 def l1(sr: Tensor, gt: Tensor) -> Tensor:
@@ -190,10 +189,11 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "ms
 class PerceptualLoss(nn.Module):
     """Distance between features of SR and GT (Johnson et al. 2016; before activation: ESRGAN, section 3.3)."""
 
-    def __init__(self, extractor: FeatureExtractor, layers: Mapping[str, float], distance: str, scale: float) -> None:
+    def __init__(self, extractor: nn.Module, layers: Mapping[str, float], distance: str, scale: float) -> None:
         """Weigh ``layers``, compared by one of ``DISTANCES``; ``scale`` multiplies the features.
 
-        SRGAN, section 3.2, has 1/12.75 with MSE.
+        ``extractor`` maps ``[B, 3, H, W]`` in [0, 1] to the features of each of ``layers``, by name. SRGAN, section
+        3.2, has a ``scale`` of 1/12.75 with MSE.
         """
         super().__init__()
         self.extractor = extractor.requires_grad_(False).eval()

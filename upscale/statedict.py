@@ -31,10 +31,8 @@ WRAPPERS = (
     *("params", "state_dict", "model_state_dict", "generator_state_dict", "model"),
     *("generator", "g_model", "netG", "net_g", "gen", "g", "G"),
 )  # in order of preference
-PREFIXES = (
-    *("module.", "_orig_mod."),
-    *("generator_ema.", "generator.", "g_model.", "netG.", "net_g.", "gen.", "g.", "G.", "model.", "net."),
-)
+WRAPPING = ("module.", "_orig_mod.")  # left by DataParallel and torch.compile, never part of a name
+PREFIXES = ("generator_ema.", "generator.", "g_model.", "netG.", "net_g.", "gen.", "g.", "G.", "model.", "net.")
 COUNTERS = ("total_ops", "total_params")  # left in a network by the profiler thop
 
 _SCALAR: Any = np.float64(0).__reduce__()[0]  # what NumPy's numbers and arrays are read with
@@ -222,15 +220,15 @@ def _state_dicts(content: Mapping[Any, Any], seen: set[int] | None = None) -> It
 def _without_prefixes(state_dict: dict[str, Tensor], most: int = MAX_PREFIXES) -> Iterator[dict[str, Tensor]]:
     if most == 0:
         return
-    for prefix in PREFIXES:
+    for prefix in WRAPPING:
         inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-        if inner and prefix in PREFIXES[:2]:  # left by DataParallel and torch.compile, never part of a name
+        if inner:
             yield from _without_prefixes(inner, most - 1)
             return
     yield state_dict
     first = next(iter(state_dict)).partition(".")[0] + "."  # of every name: that of a module around the network
     shared = all(name.startswith(first) for name in state_dict)
-    for prefix in (*PREFIXES[2:], *([first] if shared and first not in PREFIXES else [])):
+    for prefix in (*PREFIXES, *([first] if shared and first not in PREFIXES else [])):
         inner = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
         if inner:
             yield from _without_prefixes(inner, most - 1)
@@ -239,7 +237,7 @@ def _without_prefixes(state_dict: dict[str, Tensor], most: int = MAX_PREFIXES) -
 def _unreadable(path: Path) -> IncompatibleCheckpoint:
     return IncompatibleCheckpoint(
         f"{path}: not a readable checkpoint (damaged, cut short, or another kind of file)",
-        "fetch it again; supported are .safetensors and .pth/.pt state dicts",
+        "fetch it again; supported are state dicts in .safetensors, .pth, .pt and .ckpt, and ncnn's .param",
     )
 
 

@@ -397,7 +397,7 @@ def test_a_changed_result_is_left_and_told(run: Callable[..., Outcome], tmp_path
     (tmp_path / "in_x2" / "a.png").write_bytes(b"edited")
     code, _, err = run("in", "-x", "2", "--dry-run")
     assert code == 0
-    assert "1 of the results are there already; of those, only what changed since would be done again" in err
+    assert "1 of the results are there already; of those, only what changed since or has other settings" in err
     assert "they would be replaced" in run("in", "-x", "2", "--dry-run", "--force")[2]
     code, _, err = run("in", "-x", "2")
     assert code == 0

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.checkpoint import describe, load_generator
+from upscale.checkpoint import load_generator
 from upscale.errors import IncompatibleCheckpoint
 from upscale.images import Image
 from upscale.loading import load
+from upscale.models import network_of
 
 
 class Unsupported(Exception):
@@ -67,7 +68,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_network_that_only_spandrel_knows_enlarges_a_picture(odd: Path) -> None:
-    assert describe(load_generator(odd)) == {"arch": "spandrel", "scale": 2, "kind": "Odd", "tags": ("small",)}
+    assert network_of(load_generator(odd)) == {"arch": "spandrel", "scale": 2, "kind": "Odd", "tags": ("small",)}
     pixels = np.random.default_rng(0).integers(0, 128, (20, 30, 3), np.uint8)
     done = load(str(odd)).upscale(Image(pixels=pixels))
     assert np.array_equal(done.image.pixels, 2 * pixels.repeat(2, 0).repeat(2, 1))

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from upscale.checkpoint import describe, load_generator, save_generator
-from upscale.models import GENERATORS, Generator, build
+from upscale.checkpoint import load_generator, save_generator
+from upscale.models import GENERATORS, Generator, build, network_of
 from upscale.models.rows import Part, Rows
 
 TRAINED = [arch for arch, cls in GENERATORS.items() if cls.recognise({}) is None and dataclasses.fields(cls.Config)[1:]]
@@ -85,7 +85,7 @@ def test_saved_network_is_recognised_from_its_bare_tensors(arch: str, seed: int,
     save_generator(path, generator, {}, torch.float32)
     save_file(load_file(path), path)  # without what it says of itself
     loaded = load_generator(path)
-    assert describe(loaded) == describe(generator)
+    assert network_of(loaded) == network_of(generator)
     assert loaded.state_dict().keys() == generator.state_dict().keys()
     lr = picture(8, 12)
     torch.testing.assert_close(loaded(lr), generator(lr), rtol=0, atol=1e-6)  # alignment in memory changes sums
@@ -222,7 +222,7 @@ def test_refiner_runs_at_any_scale_with_the_same_weights() -> None:
 def test_folded_span_is_the_fused_form_of_the_same_network(norm: bool) -> None:
     generator = make({"arch": "span", "scale": 2, "num_feat": 6, "norm": norm})
     folded = generator.folded()
-    assert describe(folded) == {**describe(generator), "fused": True}
+    assert network_of(folded) == {**network_of(generator), "fused": True}
     torch.testing.assert_close(folded(picture(8, 9)), generator(picture(8, 9)), atol=1e-4, rtol=1e-4)
     assert folded.folded() is folded
 

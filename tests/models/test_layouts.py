@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from upscale.checkpoint import describe, load_generator
+from upscale.checkpoint import load_generator
 from upscale.errors import IncompatibleCheckpoint
-from upscale.models import GENERATORS, build
+from upscale.models import GENERATORS, build, network_of
 from upscale.models.layout import Layout
 
 
@@ -928,7 +928,7 @@ def test_real_file(tmp_path: Path) -> None:
     """The keys of a published network, under the name of its wrapper."""
     net = GENERATORS["rrdbnet"](GENERATORS["rrdbnet"].Config(num_block=6))
     torch.save(net.state_dict(), tmp_path / "x.pth")
-    assert describe(load_generator(tmp_path / "x.pth")) == {
+    assert network_of(load_generator(tmp_path / "x.pth")) == {
         "arch": "rrdbnet",
         "scale": 4,
         "num_in_ch": 3,

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tests.conftest import network
 from upscale.catalog import known
-from upscale.checkpoint import describe, load_generator
+from upscale.checkpoint import load_generator
 from upscale.errors import IncompatibleCheckpoint, UnknownWeights
-from upscale.models import Generator
+from upscale.models import Generator, network_of
 from upscale.models.ncnn import FLOAT16
 
 
@@ -152,7 +152,7 @@ def test_graph_is_the_network_that_it_was_written_from(arch: str, half: bool, tm
         (entry,) = known().find(str(given))
         assert entry.path == path.with_suffix(".bin")  # whose hash the results note
         loaded = load_generator(given)
-        assert describe(loaded) == describe(net)
+        assert network_of(loaded) == network_of(net)
         torch.testing.assert_close(loaded(lr), net(lr), atol=2e-3 if half else 1e-6, rtol=0)
 
 

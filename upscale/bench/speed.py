@@ -13,11 +13,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from upscale.bench.memory import PeakMemory
-from upscale.checkpoint import describe
 from upscale.device import DTYPES
 from upscale.engine import Upscaler
 from upscale.images import Image
-from upscale.models import GENERATORS, Generator, build
+from upscale.models import GENERATORS, Generator, build, network_of
 from upscale.options import Precision, Target
 
 SIZES = (96, 136, 192, 272, 384)
@@ -152,11 +151,11 @@ def flop_per_pixel(generator: Generator) -> float | None:
 
     None for a network without weights, and for one of another library, which there is no like of to count on.
     """
-    if next(generator.parameters(), None) is None or type(generator) not in GENERATORS.values():
+    if not generator.has_weights or type(generator) not in GENERATORS.values():
         return None
     edge = 8 * generator.multiple_of
     with torch.device("meta"):
-        twin = build(describe(generator), "generator")
+        twin = build(network_of(generator), "generator")
         lr = torch.empty(1, 3, edge, edge)
     with FlopCounterMode(display=False) as counter:
         twin(lr)

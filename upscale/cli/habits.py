@@ -18,7 +18,7 @@ _ELSEWHERE = {
     "--pre_pad": "leave it out: edges are padded as the network needs",
     "--face_enhance": "leave it out: faces are enlarged like all else",
     "--alpha_upsampler": "leave it out: transparency is enlarged always",
-    "--resume": "leave it out: a second run does only what is missing",
+    "--resume": "leave it out: with --output FOLDER, a second run does only what is missing",
     "-w": "the same is --width N",
     "-r": "the same is --fit WxH or --at-least WxH; folders are taken with all below them",
     "-c": "the same is --quality N",

@@ -25,10 +25,11 @@ def prepare(model: str, *, offline: bool = False, quiet: bool = False) -> None:
     """Fetch what ``model`` needs, with a bar for the bytes, and say what the user should know before the first use."""
     from upscale.catalog import known
 
-    _fetch(known().networks(model), offline=offline, quiet=quiet)
+    fetch_missing(known().networks(model), offline=offline, quiet=quiet)
 
 
-def _fetch(entries: Iterable[WeightsEntry], *, offline: bool = False, quiet: bool = False) -> None:
+def fetch_missing(entries: Iterable[WeightsEntry], *, offline: bool = False, quiet: bool = False) -> None:
+    """Fetch those of ``entries`` that are not here, as ``prepare`` does."""
     from upscale import store
 
     for entry in entries:
@@ -55,7 +56,10 @@ def list_(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each.")] = False,
 ) -> None:
-    """Show all networks, and the families that choose among theirs by the factor: -m takes either."""
+    """Show all networks, and the families that choose among theirs by the factor: -m takes either.
+
+    What has no scale is for training and measuring.
+    """
     from upscale import store
     from upscale.catalog import known
 
@@ -109,13 +113,13 @@ def info(model: Annotated[str, typer.Argument(metavar="NAME|FILE")]) -> None:
 
 def _built(entry: WeightsEntry) -> list[tuple[str, str]]:
     from upscale.catalog import BlendPart
-    from upscale.checkpoint import describe
     from upscale.loading import load_blend
+    from upscale.models import network_of
 
     generator = load_blend((BlendPart((entry,)),))[0]
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     return [
-        *((name, str(value)) for name, value in describe(generator).items()),
+        *((name, str(value)) for name, value in network_of(generator).items()),
         ("parameters", f"{parameters:,}"),
         ("sees", f"{generator.radius} pixels in each direction"),
     ]
@@ -130,7 +134,7 @@ def fetch(
     bad = 0
     for entry in [e for name in names for e in (known().entries.values() if name == "all" else known().find(name))]:
         try:
-            _fetch([entry])
+            fetch_missing([entry])
             console.line(f"{entry.name}: here")
         except WeightsError as error:  # an address that is gone does not keep the others
             bad += 1
@@ -148,7 +152,8 @@ def add(
     """Give a file or a URL a name of its own, or take in a bundle made elsewhere."""
     from upscale import store
     from upscale.catalog import known, own
-    from upscale.checkpoint import describe, load_generator
+    from upscale.checkpoint import load_generator
+    from upscale.models import network_of
 
     if source.endswith(".zip"):
         if name or summary or license_:
@@ -162,7 +167,7 @@ def add(
     called = name or re.sub(r"[^\w.-]+", "-", entry.name)
     if called in known().names and list(map(store.place, known().find(called))) != [store.place(entry)]:
         raise UsageError(f"{called}: is the name of another network", "choose one with --name")
-    _fetch([entry])
+    fetch_missing([entry])
     path = store.locate(entry)
     if path is None:
         raise UsageError(f"{source}: has no file", "give a checkpoint or a URL")
@@ -185,7 +190,7 @@ def add(
         path.replace(target)
     if pinned.name != called and own().entries.get(pinned.name) == pinned:  # a file's stem may be another's name
         store.forget(pinned.name)
-    console.line(f"{called}: {describe(generator)['arch']}, x{generator.scale}, sha256 {digest}")
+    console.line(f"{called}: {network_of(generator)['arch']}, x{generator.scale}, sha256 {digest}")
 
 
 def remove(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
@@ -275,7 +280,7 @@ def bundle(
     check_outputs(archive, force=force)
     entries = _named(names)
     if names:
-        _fetch(entries)
+        fetch_missing(entries)
     count = store.bundle(entries, archive)
     console.line(f"{archive}: {console.counted(count, 'network')}, {_size(archive.stat().st_size)}")
 

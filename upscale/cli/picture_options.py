@@ -95,7 +95,12 @@ Format = Annotated[
 Quality = Annotated[
     int | None,
     typer.Option(
-        min=1, max=100, help="Quality of formats that can lose some; default: 95 for JPEG.", rich_help_panel=_FILES
+        min=1,
+        max=100,
+        metavar="N",
+        help="1 to 100, of lossy results; default: 95, AVIF and HEIC 90. WebP and JPEG XL lose nothing that the "
+        "source has, unless this is given.",
+        rich_help_panel=_FILES,
     ),
 ]
 Background = Annotated[

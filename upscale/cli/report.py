@@ -206,7 +206,11 @@ def show_plan(
             markup=False,
         )
         if there_already := sum(exists(job.output) for job in jobs):
-            what = "they would be replaced" if force else "of those, only what changed since would be done again"
+            what = (
+                "they would be replaced"
+                if force
+                else "of those, only what changed since or has other settings would be done again"
+            )
             console.notice(f"{there_already} of the results are there already; {what}")
         places = (folder for job in jobs for folder in job.output.absolute().parents)
         folder = next((folder for folder in places if folder.exists()), Path())

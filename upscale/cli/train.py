@@ -13,7 +13,7 @@ import typer
 from upscale.cli import console
 from upscale.cli.arguments import Device, check_outputs
 from upscale.cli.distances import Features, Lpips, distances
-from upscale.cli.models import prepare
+from upscale.cli.models import fetch_missing
 from upscale.errors import UsageError
 
 DEFAULT = "compact"
@@ -56,6 +56,7 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train a network on a folder of pictures; `upscale photo.jpg -m FILE` runs what comes out."""
+    from upscale.catalog import known
     from upscale.cli.live import LiveView
     from upscale.compiling import require_compiler
     from upscale.device import resolve_device
@@ -114,7 +115,7 @@ def train(
     if compile_:
         require_compiler(torch_device)
     if resolved.classifier is not None:
-        prepare(resolved.classifier)
+        fetch_missing(known().find(resolved.classifier))
     if lr is not None and valid is not None and valid_lr is None:
         console.notice("--valid: measured on bicubic LR, which is not that of --lr; --valid-lr names other LR")
     pairs, skipped = load_pairs(valid, resolved.scale, valid_lr) if valid else ([], [])

@@ -23,7 +23,13 @@ def try_(
     picture: Annotated[Path, typer.Argument(help="A picture.")],
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", "-n", metavar="NAME|FILE|URL", help="Network, several times; default: all here."),
+        typer.Option(
+            "--model",
+            "-m",
+            "-n",
+            metavar="NAME|FILE|URL",
+            help="Network, several times; default: bicubic, and all that are here.",
+        ),
     ] = None,
     scale: Annotated[str, typer.Option("--scale", "-x", "-s", metavar="N", help="Factor.")] = "4",
     at: Annotated[

@@ -58,7 +58,7 @@ def _load(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> nn.Sequential
     load_part(
         layers,
         state_dict,
-        "features",
+        "features.",
         "not the weights of this feature extractor",
         "it takes a state dict with torchvision's names",
     )

@@ -33,6 +33,7 @@ __all__ = [
     "SelfEnsemble",
     "build",
     "build_discriminator",
+    "network_of",
 ]
 
 GENERATORS: dict[str, type[Generator]] = {
@@ -63,15 +64,22 @@ def build(network: Mapping[str, Any], where: str) -> Generator:
     return _build(GENERATORS, network, where)
 
 
+def network_of(generator: Generator) -> dict[str, Any]:
+    """Return the table ``{"arch": ..., hyper-parameters}`` from which ``build`` makes the like of ``generator``."""
+    arch = next((name for name, cls in GENERATORS.items() if type(generator) is cls), "spandrel")
+    config = generator.config
+    return {"arch": arch, **{field: getattr(config, field) for field in config.__dataclass_fields__}}
+
+
 def build_discriminator(network: Mapping[str, Any], where: str) -> Discriminator:
     """Make the untrained discriminator that ``network`` describes; errors as ``build``."""
     return _build(DISCRIMINATORS, network, where)
 
 
-Network = TypeVar("Network", bound=nn.Module)
+Made = TypeVar("Made", bound=nn.Module)
 
 
-def _build(table: Mapping[str, type[Network]], network: Mapping[str, Any], where: str) -> Network:
+def _build(table: Mapping[str, type[Made]], network: Mapping[str, Any], where: str) -> Made:
     arch = str(network.get("arch"))
     if arch not in table:
         raise ConfigError(f"{where}.arch: expected one of {', '.join(map(repr, table))}, got {arch!r}")
@@ -80,5 +88,5 @@ def _build(table: Mapping[str, type[Network]], network: Mapping[str, Any], where
         least = 1 if key in ("scale", "num_feat", "num_grow_ch") else 0
         if isinstance(value, int) and value < least:
             raise ConfigError(f"{where}.{key}: {value} is too small")
-    made: Network = cls(parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where))
+    made: Made = cls(parse(cls.Config, {key: value for key, value in network.items() if key != "arch"}, where))
     return made

@@ -53,7 +53,7 @@ class Generator(nn.Module):
     streams: bool = False
     """Whether ``enlarge_rows`` takes an image a few rows at a time."""
     lag: int = 0
-    """How many rows past the image's end ``enlarge_rows`` needs to be asked for: it goes on in steps."""
+    """How many rows past the image's end parts must reach until ``enlarge_rows`` has given all of the result."""
     edges: tuple[str, ...] = ()
     """The first and the last layers: ``to_precision`` leaves them in float32."""
 
@@ -91,6 +91,11 @@ class Generator(nn.Module):
         ``named``: the names of the tensors tell whose they are, so that only habits are open, not the structure.
         """
         return {}
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether anything could be trained."""
+        return next(self.parameters(), None) is not None
 
     def at_scale(self, scale: int) -> Self:
         """Return the network that enlarges by ``scale``; only where ``any_scale``."""
@@ -160,18 +165,19 @@ def to_values(x: Tensor, values: str) -> Tensor:
     ``values``: "unit" is [0, 1], "signed" [-1, 1], "imagenet" less ImageNet's mean and over its deviation (RGB).
     """
     if values == "imagenet":
-        return (x - _constant(IMAGENET_MEAN, x)) / _constant(IMAGENET_STD, x)
+        return (x - constant(IMAGENET_MEAN, x)) / constant(IMAGENET_STD, x)
     return 2 * x - 1 if values == "signed" else x
 
 
 def from_values(x: Tensor, values: str) -> Tensor:
     """Undo ``to_values``."""
     if values == "imagenet":
-        return x * _constant(IMAGENET_STD, x) + _constant(IMAGENET_MEAN, x)
+        return x * constant(IMAGENET_STD, x) + constant(IMAGENET_MEAN, x)
     return (x + 1) / 2 if values == "signed" else x
 
 
-def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Return ``values``, one for each channel, as ``[1, 3, 1, 1]`` beside ``like``."""
     return torch.tensor(values, device=like.device).view(1, 3, 1, 1)
 
 
@@ -185,6 +191,37 @@ def run(layer: nn.Module, x: Tensor) -> Tensor:
 def conv(inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv2d:
     """Return a convolution that keeps height and width."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+
+
+def factors(scale: int) -> tuple[int, ...]:
+    """Return the steps of an enlargement by ``scale``, a power of 2, or 3."""
+    return (3,) if scale == 3 else (2,) * (scale.bit_length() - 1)
+
+
+def faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return in words why the tensors ``found`` are not those ``expected``, by name; empty where they are."""
+    misshapen = [
+        f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
+        for key in expected
+        if key in found and found[key].shape != expected[key].shape
+    ]
+    whole = [
+        key
+        for key in expected
+        if key in found and expected[key].dtype.is_floating_point > found[key].dtype.is_floating_point
+    ]
+    faults = (
+        ("missing", [key for key in expected if key not in found]),
+        ("unexpected", [key for key in found if key not in expected]),
+        ("of another shape", misshapen),
+        ("not real numbers", whole),
+    )
+    return tuple(f"{what}: {first_of(keys)}" for what, keys in faults if keys)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Return the first few of ``names``."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def kaiming(network: nn.Module, gain: float = 1.0) -> None:

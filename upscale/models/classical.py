@@ -27,10 +27,6 @@ class Interpolation(Generator):
 
         scale: int = 4
 
-        def __post_init__(self) -> None:
-            if self.scale < 1:
-                raise ValueError(f"a scale of {self.scale} is less than 1")
-
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.radius = int(KERNELS[self.kernel].support) + 1

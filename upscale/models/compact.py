@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, count, shuffle_factor
+from upscale.models.base import Generator, Shapes, conv, count, shuffle_factor
 from upscale.models.rows import Part, Whole, repeated, shuffled
 
 
@@ -38,10 +38,10 @@ class Compact(Generator):
         self.radius = config.num_conv + 2
         self.streams = config.num_ch == 3
         nf = config.num_feat
-        layers: list[nn.Module] = [nn.Conv2d(config.num_ch, nf, 3, padding=1), self._activation()]
+        layers: list[nn.Module] = [conv(config.num_ch, nf), self._activation()]
         for _ in range(config.num_conv):
-            layers += [nn.Conv2d(nf, nf, 3, padding=1), self._activation()]
-        layers += [nn.Conv2d(nf, config.num_ch * config.scale**2, 3, padding=1)]
+            layers += [conv(nf, nf), self._activation()]
+        layers += [conv(nf, config.num_ch * config.scale**2)]
         self.body = nn.Sequential(*layers)
         self.edges = ("body.0", "body.1", f"body.{len(layers) - 1}")
 

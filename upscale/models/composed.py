@@ -27,6 +27,12 @@ class _Composed(Generator):
         super().__init__(self.Config(scale=math.prod(part.scale for part in parts)))
         self.parts = nn.ModuleList(parts)
         self.margin = max(part.margin for part in parts)
+        self.any_scale = parts[-1].any_scale
+        self.radius, self.multiple_of, scale = 0, 1, 1
+        for part in parts:
+            self.radius += -(-part.radius // scale)  # what a later part sees is of smaller pixels
+            self.multiple_of = math.lcm(self.multiple_of, part.multiple_of // math.gcd(part.multiple_of, scale))
+            scale *= part.scale
 
     @property
     def networks(self) -> list[Generator]:
@@ -41,15 +47,6 @@ class _Composed(Generator):
 
 class Chain(_Composed):
     """``parts`` one after the other, as if the result of each had been saved and read, but for rounding."""
-
-    def __init__(self, parts: Sequence[Generator]) -> None:
-        super().__init__(parts)
-        self.any_scale = parts[-1].any_scale
-        self.radius, self.multiple_of, scale = 0, 1, 1
-        for part in parts:
-            self.radius += -(-part.radius // scale)  # what a later part sees is of smaller pixels
-            self.multiple_of = math.lcm(self.multiple_of, part.multiple_of // math.gcd(part.multiple_of, scale))
-            scale *= part.scale
 
     def at_scale(self, scale: int) -> Self:
         """Return the chain whose last part makes up for what is missing to ``scale``."""
@@ -68,7 +65,6 @@ class SelfEnsemble(_Composed):
 
     def __init__(self, part: Generator) -> None:
         super().__init__([part])
-        self.radius, self.multiple_of, self.any_scale = part.radius, part.multiple_of, part.any_scale
 
     @property
     def part(self) -> Generator:
@@ -93,7 +89,6 @@ class Compiled(_Composed):
 
     def __init__(self, part: Generator) -> None:
         super().__init__([copy.deepcopy(part)])
-        self.radius, self.multiple_of = part.radius, part.multiple_of
         self._compiled = False
 
     def enlarge(self, x: Tensor) -> Tensor:  # noqa: D102

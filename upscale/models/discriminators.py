@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,17 +108,18 @@ class PatchDiscriminator(Discriminator):
         """Hyper-parameters."""
 
         num_feat: int = 64
+        norm: Literal["batch", "spectral"] = "batch"
+        """Of the inner layers: by the batch, or of their weights (Miyato et al. 2018), which bounds how steep the
+        logits are, so that the generator learns from them also where all fakes are told."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         nf = config.num_feat
         layers: list[nn.Module] = [nn.Conv2d(3, nf, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         for before, after, stride in ((nf, 2 * nf, 2), (2 * nf, 4 * nf, 2), (4 * nf, 8 * nf, 1)):
-            layers += [
-                nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(0.2),
-            ]
+            conv = nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(after)] if config.norm == "batch" else [spectral_norm(conv)]
+            layers.append(nn.LeakyReLU(0.2))
         self.body = nn.Sequential(*layers, nn.Conv2d(8 * nf, 1, 4, padding=1))
 
     def forward(self, image: Tensor) -> Tensor:

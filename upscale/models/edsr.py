@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, kaiming
+from upscale.models.base import Generator, Shapes, constant, conv, count, factors, kaiming
 from upscale.models.layout import Layout
 from upscale.models.rows import Part, Whole, shuffled
 from upscale.models.srresnet import ResidualBlock
@@ -79,9 +78,8 @@ class EDSR(Generator):
         self.conv_first = conv(3, nf)
         self.body = nn.Sequential(*(ResidualBlock(nf, config.res_scale) for _ in range(config.num_block)))
         self.conv_after_body = conv(nf, nf)
-        factors = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}[config.scale]
         stages: list[nn.Module] = []
-        for factor in factors:
+        for factor in factors(config.scale):
             stages += [conv(nf, factor**2 * nf), nn.PixelShuffle(factor)]
         self.upsample = nn.Sequential(*stages)
         self.conv_last = conv(nf, 3)
@@ -118,8 +116,8 @@ class EDSR(Generator):
 
     def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
         last = part.last
-        mean = torch.tensor(DIV2K_MEAN, device=x.device).view(1, 3, 1, 1)
-        x = rows.conv(self.conv_first, (x - mean) * self.config.levels, last=last).to(self.conv_after_body.weight.dtype)
+        x = (x - constant(DIV2K_MEAN, x)) * self.config.levels
+        x = rows.conv(self.conv_first, x, last=last).to(self.conv_after_body.weight.dtype)
         y = x
         for block in self.body:
             assert isinstance(block, ResidualBlock)
@@ -133,4 +131,4 @@ class EDSR(Generator):
                 assert isinstance(stage, nn.Conv2d)
                 x = rows.conv(stage, x, last=last)
         sr = rows.conv(self.conv_last, x, last=last)
-        return sr / float(self.config.levels) + mean
+        return sr / float(self.config.levels) + constant(DIV2K_MEAN, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -45,6 +46,10 @@ class ESPCN(Generator):
         num_feats: tuple[int, ...] = (64, 32)
         activation: Literal["tanh", "relu"] = "tanh"
 
+        def __post_init__(self) -> None:
+            if not self.num_feats:
+                raise ValueError("num_feats has none, at least one layer comes before the last")
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.channels = (config.num_ch, config.num_ch)
@@ -58,7 +63,8 @@ class ESPCN(Generator):
 
     @classmethod
     def recognise(cls, shapes: Shapes) -> Mapping[str, Any] | None:  # noqa: D102
-        names = sorted(name for name in shapes if name.startswith("feature_maps.") and name.endswith(".weight"))
+        names = [name for name in shapes if re.fullmatch(r"feature_maps\.\d+\.weight", name)]
+        names.sort(key=lambda name: int(name.split(".")[1]))
         last = shapes.get("sub_pixel.weight", ())
         if not names or len(last) != 4 or len(shapes[names[0]]) != 4:
             return None

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscale.errors import IncompatibleCheckpoint
-from upscale.models.base import to_values
+from upscale.models.base import faults, to_values
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -118,15 +118,16 @@ def _pool() -> nn.MaxPool2d:
 EXTRACTORS: dict[str, type[FeatureExtractor]] = {"vgg19": VGG19Features, "squeezenet": SqueezeNetFeatures}
 
 
-def load_part(network: nn.Module, state_dict: Mapping[str, Tensor], part: str, fault: str, hint: str) -> None:
-    """Put into ``network`` the tensors ``part.*`` of a torchvision state dict, as float32.
+def load_part(
+    network: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, fault: str, hint: str | None = None
+) -> None:
+    """Put into ``network`` its tensors of a torchvision state dict, where ``prefix`` begins their names, as float32.
 
     Raises:
-        IncompatibleCheckpoint: saying ``fault`` and ``hint``; they do not fit.
+        IncompatibleCheckpoint: saying ``fault``, what is missing or of another shape, and ``hint``.
     """
-    prefix = f"{part}."
-    tensors = {key.removeprefix(prefix): value.float() for key, value in state_dict.items() if key.startswith(prefix)}
-    try:
-        network.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        raise IncompatibleCheckpoint(f"{fault}: {str(error).splitlines()[-1].strip()}", hint) from error
+    wanted = network.state_dict()
+    tensors = {key: state_dict[prefix + key].float() for key in wanted if prefix + key in state_dict}
+    if wrong := faults(wanted, tensors):
+        raise IncompatibleCheckpoint(f"{fault}; {'; '.join(wrong)}", hint)
+    network.load_state_dict(tensors, assign=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, to_values
+from upscale.models.base import Generator, Shapes, conv, count, factors, from_values, kaiming, to_values
 from upscale.models.layout import Layout
 from upscale.models.rows import Part, Rows, Whole, repeated, shuffled
 
@@ -199,7 +198,7 @@ class RRDBNet(Generator):
         super().__init__(config)
         self.channels = (config.num_in_ch, config.num_out_ch)
         self.multiple_of = config.unshuffle
-        self.factors = (3,) if config.scale == 3 else (2,) * int(math.log2(config.scale * config.unshuffle))
+        self.factors = factors(config.scale * config.unshuffle)
         nf = config.num_feat
         self.act = nn.LeakyReLU(config.slope, inplace=True)
         self.conv_first = conv(config.num_in_ch * config.unshuffle**2, nf)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, kaiming, shuffle_factor
+from upscale.models.base import Generator, Shapes, constant, conv, kaiming, shuffle_factor
 from upscale.models.edsr import DIV2K_MEAN
 from upscale.models.layout import Layout
 from upscale.models.rows import Part, Whole, shuffled
@@ -159,7 +159,7 @@ class SPAN(Generator):
     def enlarge_rows(self, x: Tensor, part: Part, rows: Whole) -> Tensor:  # noqa: D102
         last = part.last
         if self.config.norm:
-            x = (x - torch.tensor(DIV2K_MEAN, device=x.device).view(1, 3, 1, 1)) * 255
+            x = (x - constant(DIV2K_MEAN, x)) * 255
         features = self.conv_1.rows(x, rows, last=last).to(self.conv_cat.weight.dtype)
         outputs = [features]
         first = features

@@ -7,7 +7,6 @@ comes out.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, from_values, kaiming, to_values
+from upscale.models.base import Generator, Shapes, conv, count, factors, from_values, kaiming, to_values
 from upscale.models.rows import Part, Whole, repeated, shuffled
 from upscale.models.srgan_layouts import LAYOUTS
 
@@ -114,7 +113,7 @@ class SRGAN(Generator):
             self.neck_bn = nn.BatchNorm2d(nf)
         elif config.neck == "prelu":
             self.neck_act = nn.PReLU()
-        self.factors = (3,) if config.scale == 3 else (2,) * int(math.log2(config.scale))
+        self.factors = factors(config.scale)
         widths = [nf, *(nu for _ in self.factors)]
         made = [nu * (factor**2 if config.upsampler == "shuffle" else 1) for factor in self.factors]
         self.ups = nn.ModuleList(

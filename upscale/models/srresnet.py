@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscale.models.base import Generator, Shapes, conv, count, kaiming
+from upscale.models.base import Generator, Shapes, conv, count, factors, kaiming
 from upscale.models.layout import Layout
 from upscale.models.rows import Part, Whole, shuffled
 
@@ -66,14 +66,14 @@ class SRResNet(Generator):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         nf = config.num_feat
-        self.conv_first = nn.Conv2d(3, nf, 3, padding=1)
+        self.conv_first = conv(3, nf)
         self.body = nn.Sequential(*(ResidualBlock(nf) for _ in range(config.num_block)))
-        self.factors = {2: (2,), 3: (3,), 4: (2, 2)}[config.scale]
-        self.upconv1 = nn.Conv2d(nf, nf * self.factors[0] ** 2, 3, padding=1)
+        self.factors = factors(config.scale)
+        self.upconv1 = conv(nf, nf * self.factors[0] ** 2)
         if len(self.factors) == 2:
-            self.upconv2 = nn.Conv2d(nf, nf * self.factors[1] ** 2, 3, padding=1)
-        self.conv_hr = nn.Conv2d(nf, nf, 3, padding=1)
-        self.conv_last = nn.Conv2d(nf, 3, 3, padding=1)
+            self.upconv2 = conv(nf, nf * self.factors[1] ** 2)
+        self.conv_hr = conv(nf, nf)
+        self.conv_last = conv(nf, 3)
         self.edges = ("conv_first", "conv_last")
         # conv_first, the body and upconv1 reach one LR pixel each; what follows at twice or four times the size
         # (upconv2 1/2, conv_hr and conv_last 1/4 each) reaches one more, and so does the bilinear enlargement.

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from upscale.checkpoint import load_extractor
-from upscale.losses import DISTANCES
 from upscale.models.features import EXTRACTORS, FeatureExtractor, load_part
 from upscale.statedict import read_state_dict
 
@@ -23,28 +22,10 @@ class Classifier(nn.Module):
         self.before = before
         self.classifier = classifier
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the logits."""
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Return ``logits``, as ``PerceptualLoss`` takes features."""
         (features,) = self.extractor(image).values()
-        logits: Tensor = self.classifier(self.before(features)).flatten(1)
-        return logits
-
-
-class ClassifierLoss(nn.Module):
-    """Distance between a classifier's logits for SR and for GT."""
-
-    def __init__(self, classifier: Classifier, distance: str, scale: float) -> None:
-        """``scale`` multiplies the logits."""
-        super().__init__()
-        self.classifier = classifier.requires_grad_(False).eval()
-        self.distance = DISTANCES[distance]
-        self.scale = scale
-
-    def forward(self, sr: Tensor, gt: Tensor) -> Tensor:
-        """Return the mean over pictures and classes."""
-        with torch.no_grad():
-            expected = self.classifier(gt)
-        return self.distance(self.scale * self.classifier(sr), self.scale * expected)
+        return {"logits": self.classifier(self.before(features)).flatten(1)}
 
 
 def load_classifier(path: Path, kind: str) -> Classifier:
@@ -60,7 +41,7 @@ def load_classifier(path: Path, kind: str) -> Classifier:
     load_part(
         classifier,
         read_state_dict(path),
-        "classifier",
+        "classifier.",
         f"{path}: does not have the last layers of {kind}",
         "the loss 'classifier' needs the whole classifier, not only its features",
     )

@@ -26,7 +26,7 @@ from upscale import __version__
 from upscale.ahead import ahead
 from upscale.device import is_out_of_memory
 from upscale.errors import InputError, UpscaleError
-from upscale.files import check_folder, replacing
+from upscale.files import check_folder, replacing, said_of
 from upscale.images import FORMATS, WHITE, Pixels, pictures_in, read_image
 from upscale.images.formats import is_installed
 from upscale.imaging import to_array, to_tensor
@@ -109,7 +109,7 @@ def open_pictures(
         cache.parent.mkdir(parents=True, exist_ok=True)
         _forget_unused(cache.parent)
         _decode(paths, folder, cache, index, on_picture)
-    index.touch()
+    index.touch()  # it is in use
     table = json.loads(index.read_text(encoding="utf-8"))
     everything = np.memmap(cache, np.uint8, "r") if table["shapes"] else np.empty(0, np.uint8)
     names, arrays, skipped, end = [], [], list(table["skipped"]), 0
@@ -128,8 +128,8 @@ def open_pictures(
 def _forget_unused(folder: Path) -> None:
     """Remove decoded pictures that no run has read for long."""
     for index in folder.glob("*.json"):
-        if index.stat().st_mtime < time.time() - UNUSED:
-            with suppress(OSError):  # another process was faster, or has them open
+        with suppress(OSError):  # another process was faster, or has them open
+            if index.stat().st_mtime < time.time() - UNUSED:
                 index.unlink()
                 index.with_suffix(".rgb").unlink()
 
@@ -142,7 +142,7 @@ def _decode(
     on_picture: Callable[[int, int], None] | None,
 ) -> None:
     names, shapes, skipped = [], [], []
-    with replacing(cache) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
+    with said_of(cache), replacing(cache) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
         for done, (path, result) in enumerate(ahead(pool, _load, paths, 2 * (os.cpu_count() or 1)), 1):
             if isinstance(result, str):
                 skipped.append(result)
@@ -152,7 +152,7 @@ def _decode(
                 shapes.append(result.shape[:2])
             if on_picture is not None:
                 on_picture(done, len(paths))
-    with replacing(index) as temporary:  # written last: an index that exists has a whole cache
+    with said_of(index), replacing(index) as temporary:  # written last: an index that exists has a whole cache
         temporary.write_text(json.dumps({"names": names, "shapes": shapes, "skipped": skipped}), encoding="utf-8")
 
 
@@ -255,7 +255,7 @@ class Batches:
         blind = degradation.kind == "blind" and not chance(random, degradation.clean)
         source, border = gt if sharp is None else sharp, MARGIN * scale
         lr = degrade(source, scale, degradation if blind else None, random)
-        if given is not None and not blind:
+        if given is not None and with_lr is not None and not blind:
             lr[with_lr] = given
         return Batch(
             lr[..., MARGIN:-MARGIN, MARGIN:-MARGIN].contiguous(memory_format=torch.channels_last),
@@ -264,12 +264,12 @@ class Batches:
             degradation.texture if blind else 1.0,
         )
 
-    def _crops(self, draw: Draw, seed: list[int], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return the GT of a batch; the LR that is not to be made of it, and which of the crops that belongs to."""
+    def _crops(self, draw: Draw, seed: list[int], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the GT of a batch; the LR that is not to be made of it, if any; and of which crops, if not of all."""
         first = self.rank * draw.count
         random = default_rng([_PLACES, *seed]).random((first + draw.count, 1 + draw.numbers))[first:]
         gt, lr = self._shelves.get(device, self._shelves[_CPU]).cut(draw.places(random[:, 1:]), draw)
-        with_lr = np.arange(0 if lr is None else draw.count)
+        with_lr = None
         drawn = np.flatnonzero(random[:, 0] < self.recipe.data.drawn)
         if len(drawn):
             edge = draw.cut if lr is not None else draw.cut // self.recipe.scale
@@ -281,11 +281,11 @@ class Batches:
                 lr[_on(lr.device, drawn)] = _on(lr.device, reduced)
             else:
                 kept = np.array([source.random() < 0.5 for source in sources])
-                with_lr, lr = drawn[kept], _on(device, reduced[kept])
+                with_lr, lr = _on(device, drawn[kept]), _on(device, reduced[kept])
         return (
             _images(to_device(gt, device)),
             None if lr is None else _images(to_device(lr, device)),
-            _on(device, with_lr),
+            with_lr,
         )
 
 

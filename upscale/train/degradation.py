@@ -40,19 +40,24 @@ class Stage:
     sinc: float = 0.1
     """Probability that the blur is a sinc filter, which rings."""
     sigma: Range = (0.2, 3.0)
+    """Deviation of the blur along each axis, in pixels."""
     beta_generalised: Range = (0.5, 4.0)
     beta_plateau: Range = (1.0, 2.0)
+    """Exponents of the kernels that are not Gaussian (section 3.1 of the paper)."""
     resize: Range = (0.2, 0.7, 0.1)
     """Probabilities of enlarging, reducing and keeping the size."""
     factor: Range = (0.15, 1.5)
+    """Of the resize, from the least to the most."""
     gaussian: float = 0.5
     """Probability that the noise is Gaussian, else Poisson."""
     noise: Range = (1.0, 30.0)
     """Deviation of Gaussian noise, in levels of 255."""
     poisson: Range = (0.05, 3.0)
+    """What Poisson noise is multiplied by."""
     grey: float = 0.4
     """Probability that the three channels get the same noise."""
     jpeg: Range = (30.0, 95.0)
+    """Quality, 1 to 100."""
 
     def __post_init__(self) -> None:
         for name in ("blur", "sinc", "gaussian", "grey"):
@@ -129,9 +134,13 @@ def _separable(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve ``x`` ``[B, C, H, W]`` with ``kernel`` ``[k]`` along both axes, its edges reflected."""
     b, c, h, w = x.shape
     pad = len(kernel) // 2
-    x = F.pad(x, (pad, pad, pad, pad), mode="reflect" if min(h, w) > pad else "replicate")
-    x = x.reshape(b * c, 1, h + 2 * pad, w + 2 * pad)
+    x = _padded(x, pad).reshape(b * c, 1, h + 2 * pad, w + 2 * pad)
     return F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view(b, c, h, w)
+
+
+def _padded(x: Tensor, pad: int) -> Tensor:
+    """Return ``x`` ``[B, C, H, W]`` with ``pad`` pixels more at each edge, which is reflected if there are enough."""
+    return F.pad(x, (pad, pad, pad, pad), mode="reflect" if min(x.shape[-2:]) > pad else "replicate")
 
 
 def _blind(gt: Tensor, height: int, width: int, config: DegradationConfig, rng: Random) -> Tensor:
@@ -193,8 +202,7 @@ def _filter(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolve each image of ``x`` ``[B, 3, H, W]`` with its own kernel of ``kernels`` ``[B, k, k]``."""
     b, c, h, w = x.shape
     pad = kernels.shape[-1] // 2
-    mode = "reflect" if min(h, w) > pad else "replicate"
-    padded = F.pad(x, (pad, pad, pad, pad), mode=mode).reshape(1, b * c, h + 2 * pad, w + 2 * pad)
+    padded = _padded(x, pad).reshape(1, b * c, h + 2 * pad, w + 2 * pad)
     weights = kernels.to(x).repeat_interleave(c, 0)[:, None]
     return F.conv2d(padded, weights, groups=b * c).view(b, c, h, w)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from upscale.errors import Diverged
 from upscale.losses import GanLoss
@@ -68,7 +69,8 @@ def parted(state: TrainState, objective: Objective, size: int) -> str:
         differing.append("batch norm takes its statistics over a part, not the batch")
     if objective.gan is not None and objective.gan.needs_real:
         differing.append("the relativistic loss compares with the mean over a part")
-    if any(hasattr(layer, "parametrizations") for layer in layers):
+    judge = state.discriminator
+    if judge is not None and any(map(parametrize.is_parametrized, judge.modules())):
         differing.append("spectral norm is iterated for every part")
     same = "the update is that of the whole batch"
     return (

@@ -76,7 +76,8 @@ def train(
             write_text(out / "recipe.toml", to_toml(recipe))
         if compiled:
             state.generator.compile()
-        batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
+        source = Batches(pictures, recipe, ranks.rank)
+        batches = source.starting_at(state.step, device)
         watch = Watch(recipe, goal.gan)
         saved = _stage(state) if going_on else None
 
@@ -110,7 +111,7 @@ def train(
                     at, state = state.step, roll_back(state, recipe, out, device, reason)
                     if compiled:
                         state.generator.compile()
-                    batches = Batches(pictures, recipe, ranks.rank).starting_at(state.step, device)
+                    batches = source.starting_at(state.step, device)
                     text = f"{reason}: back from step {at} to {state.step}, at {state.rate:g} of the learning rate"
                     log(_remark(state, text))
                     due = False
@@ -204,8 +205,7 @@ def _set_rates(state: TrainState, recipe: Recipe) -> None:
     else:
         cosine = 0.5 + 0.5 * math.cos(math.pi * state.step / recipe.steps)
         factor *= optim.final + (1 - optim.final) * cosine
-    rate_d = (recipe.gan.lr if recipe.gan else None) or optim.lr
-    for optimizer, rate in ((state.optimizer, optim.lr), (state.optimizer_d, rate_d)):
+    for optimizer, rate in ((state.optimizer, optim.lr), (state.optimizer_d, recipe.rate_d)):
         for group in optimizer.param_groups if optimizer else ():
             group["lr"] = rate * factor * state.rate
 

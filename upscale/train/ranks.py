@@ -1,4 +1,4 @@
-"""Several processes that train one network: each takes its part of the batch, gradients are averaged.
+"""Several processes that train one network: each takes a batch of its own, gradients are averaged.
 
 ``torchrun --nproc-per-node N -m upscale train ...`` starts them; a process started otherwise is alone. When one is
 lost, ``--max-restarts N`` starts all again, from what was saved last.

@@ -31,6 +31,7 @@ class DataConfig:
     gt_size: int
     """Edge of a GT crop in pixels, a multiple of the scale."""
     batch_size: int
+    """Of each process."""
     candidates: int = 1
     """Of so many random crops, the one with most detail is taken: most of a photograph is sky and blur."""
     large: float = 0.0
@@ -59,7 +60,7 @@ class OptimConfig:
     lr: float
     """Peak learning rate, reached after ``warmup`` steps."""
     betas: tuple[float, ...] = (0.9, 0.99)
-    """Of Adam; what Muon leaves to an Adam of its own has these always."""
+    """Of Adam; with Muon, of the discriminator's Adam only."""
     warmup: int = 0
     final: float = 0.01
     """Without ``milestones``, the rate falls along half a cosine to this part of its peak."""
@@ -83,7 +84,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PerceptualConfig:
-    """The loss ``perceptual``; of ``classifier``, which takes no layers but the output, the network and distance."""
+    """Network, layers and distance of the loss ``perceptual``; ``classifier`` has the same but for the layers."""
 
     extractor: Literal["vgg19", "squeezenet"] = "vgg19"
     file: str | None = None
@@ -165,7 +166,7 @@ class Recipe:
                 f"data.gt_size {self.data.gt_size} is too small: networks that judge it see {self.shift} less of it"
             )
         generator = _made("generator", partial(build, self.generator, "generator"))
-        if next(generator.parameters(), None) is None:
+        if not generator.has_weights:
             raise ValueError(f"generator.arch {self.generator['arch']!r} has nothing that could be trained")
         multiple = self.scale * generator.multiple_of
         if self.data.gt_size % multiple:
@@ -204,6 +205,11 @@ class Recipe:
         return int(self.generator.get("scale", 4))
 
     @property
+    def rate_d(self) -> float:
+        """Peak learning rate of the discriminator."""
+        return self.optim.lr if self.gan is None or self.gan.lr is None else self.gan.lr
+
+    @property
     def classifier(self) -> str | None:
         """The network of the catalogue that losses look through; None: none, or one of a file."""
         looks_through = {PERCEPTUAL, CLASSIFIER} & self.losses.keys() and self.perceptual.file is None
@@ -215,10 +221,10 @@ class Recipe:
         return SHIFT if {PERCEPTUAL, CLASSIFIER} & self.losses.keys() or self.gan is not None else 0
 
 
-Network = TypeVar("Network", bound=nn.Module)
+Made = TypeVar("Made", bound=nn.Module)
 
 
-def _made(what: str, make: Callable[[], Network]) -> Network:
+def _made(what: str, make: Callable[[], Made]) -> Made:
     """Return the network that ``make`` gives, without weights; raise ValueError if it cannot be."""
     try:
         with torch.device("meta"):

@@ -36,7 +36,7 @@ def load_state(recipe: Recipe, out: Path, device: torch.device) -> TrainState:
         ConfigError: there is none, or it is damaged, of another recipe, or further on than ``recipe.steps``.
     """
     path = out / "state.pt"
-    if not path.is_file():
+    if not (path.is_file() and (out / "recipe.toml").is_file()):
         raise ConfigError(f"{out}: no training run to resume", "leave --resume out to start one")
     began = load_recipe(str(out / "recipe.toml"))
     if replace(began, **{name: getattr(recipe, name) for name in LATER}) != recipe:

@@ -21,7 +21,7 @@ from upscale.losses import CLASSIFIER, GAN_LOSSES, LOSSES, PERCEPTUAL, Perceptua
 from upscale.models import Generator, build, build_discriminator
 from upscale.options import Precision
 from upscale.train.branches import add_branches
-from upscale.train.classifier import ClassifierLoss, load_classifier
+from upscale.train.classifier import load_classifier
 from upscale.train.muon import Muon
 from upscale.train.ranks import Ranks
 from upscale.train.recipe import Recipe
@@ -80,11 +80,10 @@ def _perceptual(recipe: Recipe) -> PerceptualLoss:
     return PerceptualLoss(extractor, config.layers, config.distance, config.feature_scale)
 
 
-def _classifier(recipe: Recipe) -> ClassifierLoss:
+def _classifier(recipe: Recipe) -> PerceptualLoss:
     config = recipe.perceptual
-    return ClassifierLoss(
-        load_classifier(_extractor_file(recipe, CLASSIFIER), config.extractor), config.distance, config.feature_scale
-    )
+    network = load_classifier(_extractor_file(recipe, CLASSIFIER), config.extractor)
+    return PerceptualLoss(network, {"logits": 1.0}, config.distance, config.feature_scale)
 
 
 def _extractor_file(recipe: Recipe, loss: str) -> Path:
@@ -154,8 +153,7 @@ def assemble(generator: Generator, recipe: Recipe, device: torch.device) -> Trai
     state = TrainState(step=0, generator=generator, ema=ema, optimizer=optimizer)
     if recipe.discriminator is not None and recipe.gan is not None:
         state.discriminator = build_discriminator(recipe.discriminator, "discriminator").to(device).train()
-        rate = recipe.gan.lr or recipe.optim.lr
-        state.optimizer_d = Adam(state.discriminator.parameters(), rate, betas=betas, foreach=True)
+        state.optimizer_d = Adam(state.discriminator.parameters(), recipe.rate_d, betas=betas, foreach=True)
     return state
 
 
@@ -163,8 +161,8 @@ def hold(generator: Generator) -> None:
     """Let training leave the features of ``generator`` that only pass on LR."""
     for name, count in generator.passing().items():
         layer = generator.get_submodule(name)
-        for parameter in layer.parameters():
-            if len(parameter) == layer.out_channels:
+        for key, parameter in layer.named_parameters():
+            if len(parameter) == layer.out_channels and not key.endswith(".before"):  # its rows are no outputs
                 parameter.register_hook(partial(_without_first, count))  # type: ignore[no-untyped-call]
 
 
@@ -176,7 +174,10 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def _moving_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
-    """Return an exponential moving average that forgets the start: its decay grows to ``decay`` with the count."""
+    """Return an exponential moving average that forgets the start: its decay grows to ``decay`` with the count.
+
+    By ``num_updates`` of TensorFlow's ``ExponentialMovingAverage``.
+    """
 
     def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         updates = int(count)

@@ -107,7 +107,10 @@ def train_step(state: TrainState, batch: Batch, objective: Objective) -> dict[st
     if discriminator is not None and gan is not None and state.optimizer_d is not None:
         discriminator.requires_grad_(True)
         terms_d, _ = _accumulate(
-            lambda sr, gt: _discriminator_terms(state, sr, gt, objective), state.optimizer_d, (made, batch.gt), state
+            lambda sr, gt: _discriminator_terms(state, sr, gt, objective, batch.texture),
+            state.optimizer_d,
+            (made, batch.gt),
+            state,
         )
         norm = _update(discriminator, state.optimizer_d, None, objective.ranks)
         finite = finite and bool(torch.isfinite(norm))
@@ -147,13 +150,14 @@ def _generator_terms(
     return _Terms(torch.stack(weighted).sum(), terms, sr)
 
 
-def _discriminator_terms(state: TrainState, sr: Tensor, gt: Tensor, objective: Objective) -> _Terms:
+def _discriminator_terms(state: TrainState, sr: Tensor, gt: Tensor, objective: Objective, texture: float) -> _Terms:
     discriminator, gan = state.discriminator, objective.gan
     assert discriminator is not None
     assert gan is not None
     real, fake = (objective.judged(discriminator, crops, state.step) for crops in (gt, sr))
     loss = gan.discriminator(real, fake)
-    return _Terms(loss, {"discriminator": loss, "real_logits": real.mean(), "fake_logits": fake.mean()}, fake)
+    # Less weight where the generator has less: it would learn what tells degraded pictures, which is easy.
+    return _Terms(texture * loss, {"discriminator": loss, "real_logits": real.mean(), "fake_logits": fake.mean()}, fake)
 
 
 def _accumulate(
