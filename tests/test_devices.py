@@ -103,8 +103,12 @@ def test_a_full_gpu_leaves_putting_together_to_the_cpu(
     for config in CONFIGS:
         given.clear()
         upscaler = Upscaler([network(**config)], GPU, Precision.FP16, Tiling(size=64))
+        done: list[tuple[int, int]] = []
         with OneDevice():  # type: ignore[no-untyped-call]
-            upscaler.upscale(Image(pixels=picture(200, 70)), Target.parse("2.5"))
+            made = upscaler.upscale(
+                Image(pixels=picture(200, 70)), Target.parse("2.5"), lambda *tile, to=done: to.append(tile)
+            )
+        assert made.tiles == done[-1][0] == done[-1][1]  # those before the failure do not count twice
         assert upscaler.assembly == given[-1] == CPU
         assert given[0] == GPU
 

@@ -139,6 +139,13 @@ def test_constant_in_constant_out() -> None:
         assert np.unique(result.image.pixels).tolist() == [77]
 
 
+def test_of_networks_for_one_scale_and_for_any_the_latter_makes_what_the_former_cannot() -> None:
+    image, any_scale = Image(pixels=picture(8, 10)), Bicubic(Bicubic.Config(scale=2))
+    mixed = upscaler(network(arch="compact", num_feat=4, num_conv=1), any_scale)
+    expected = upscaler(any_scale).upscale(image, 3).image.pixels
+    np.testing.assert_array_equal(mixed.upscale(image, 3).image.pixels, expected)
+
+
 def test_bicubic_network_equals_resize_of_the_whole() -> None:
     pixels = picture(90, 140)
     result = upscaler(Bicubic(Bicubic.Config()), size=64).upscale(Image(pixels=pixels), Target(Fraction(3)))

@@ -69,6 +69,12 @@ def make(network: dict[str, Any]) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
+def test_layers_are_counted_not_spelt(tmp_path: Path) -> None:
+    generator = make({"arch": "espcn", "num_feats": [*range(3, 15)]})
+    save_generator(tmp_path / "network.safetensors", generator, {}, torch.float32)
+    assert network_of(load_generator(tmp_path / "network.safetensors")) == network_of(generator)
+
+
 def picture(height: int, width: int, channels: int = 3) -> torch.Tensor:
     return torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(1))
 

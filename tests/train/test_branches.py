@@ -17,6 +17,7 @@ from upscale.errors import UsageError
 from upscale.train.branches import Branches, add_branches, without_branches
 from upscale.train.data import Pictures
 from upscale.train.saving import averaged, load_state
+from upscale.train.start import hold
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(5, 5), (3, 7)])
@@ -65,6 +66,22 @@ def test_a_run_with_branches_saves_a_plain_network_and_resumes(pictures: Picture
     assert len(branches) == 4
     assert all(bool(layer.after.any()) for layer in branches), "they have learnt"
     assert losses(events) != losses(run(recipe("steps=12", f"optim.kind={kind}"), pictures, tmp_path / "plain")[1])
+
+
+def test_only_features_that_pass_on_lr_are_held() -> None:
+    generator = network(arch="compact", num_feat=8, num_conv=2).requires_grad_(True)
+    add_branches(generator, 1)  # as many inner channels as outputs
+    held = generator.passing()["body.2"]
+    hold(generator)
+    branches = generator.get_submodule("body.2.parametrizations.weight.0")
+    assert isinstance(branches, Branches)
+    branches.after.data.normal_()
+    generator(torch.rand(1, 3, 6, 6)).square().mean().backward()
+    assert branches.before.grad is not None
+    assert branches.before.grad.flatten(1).any(1).all()
+    assert branches.after.grad is not None
+    learning = branches.after.grad.flatten(1).any(1)
+    assert learning.tolist() == [False] * held + [True] * (8 - held)
 
 
 def test_fewer_than_no_branches() -> None:

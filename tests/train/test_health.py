@@ -16,6 +16,7 @@ from tests.train.conftest import CPU, recipe, run
 from upscale.errors import Diverged, OutOfMemory
 from upscale.losses import GAN_LOSSES, LOSSES
 from upscale.models import Discriminator, build_discriminator
+from upscale.train.branches import add_branches
 from upscale.train.data import Batch, Batches, Pictures
 from upscale.train.health import LOOKED_AT, MOST_ROLLBACKS, MOST_SKIPPED, PLATEAU, Watch, parted, trouble
 from upscale.train.start import assemble
@@ -242,6 +243,9 @@ def test_a_run_says_that_it_goes_on_in_parts_and_what_that_changes(
         "not enough memory: batches of 2 go through the networks in 2 parts, gradients added up;"
         " the update is that of the whole batch"
     ]
+    state = small_state()
+    add_branches(state.generator, 2)  # parametrized as well, and the same in parts
+    assert parted(state, objective(), 4).endswith("of the whole batch")
     state = small_state("relativistic")
     state.discriminator = build_discriminator({"arch": "unet", "num_feat": 4}, "test")
     state.generator.add_module("norm", nn.BatchNorm2d(3))

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from tests.conftest import picture
 from upscale.errors import ConfigError, IncompatibleCheckpoint, UsageError
 from upscale.losses import GAN_LOSSES
+from upscale.models import build_discriminator
 from upscale.models.features import EXTRACTORS
 from upscale.train.data import Batches, Pictures
 from upscale.train.loop import train
@@ -214,6 +216,16 @@ def test_texture_is_asked_for_as_much_as_the_recipe_says_where_lr_is_degraded(
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
     assert gradients[0] != pytest.approx(gradients[2], rel=1e-3)
 
+    steps = []
+    for share in (0.25, 1.0):
+        state = fresh(recipe, torch.device("cpu"))
+        assert state.discriminator is not None
+        state.optimizer_d = torch.optim.SGD(state.discriminator.parameters(), 1.0)
+        before = [parameter.detach().clone() for parameter in state.discriminator.parameters()]
+        train_step(state, made[0]._replace(texture=share), goal)
+        steps.append([new - old for new, old in zip(state.discriminator.parameters(), before, strict=True)])
+    torch.testing.assert_close([4 * part for part in steps[0]], steps[1], rtol=1e-3, atol=1e-6)
+
 
 def test_a_gan_run_resumes_bit_for_bit(
     pictures: Pictures, extractor_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -290,6 +302,26 @@ def test_a_misspelt_recipe_is_guessed() -> None:
     with pytest.raises(UsageError, match="unknown recipe 'compact-foto'") as caught:
         load_recipe("compact-foto")
     assert "did you mean 'compact-photo'?" in str(caught.value.hint)
+
+
+def test_a_discriminator_may_stand_still() -> None:
+    assert load_recipe("compact-photo", ["gan.lr=0"]).rate_d == 0
+    assert load_recipe("esrgan").rate_d == load_recipe("esrgan").optim.lr
+
+
+@pytest.mark.parametrize("norm", ["batch", "spectral"])
+def test_a_patch_discriminator_judges_places(norm: str) -> None:
+    torch.manual_seed(0)
+    judge = build_discriminator({"arch": "patch", "num_feat": 4, "norm": norm}, "test")
+    assert judge(torch.rand(2, 3, 64, 48)).shape == (2, 1, 6, 4)
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in judge.modules()) == (norm == "batch")
+    if norm == "spectral":
+        for parameter in judge.parameters():
+            parameter.data *= 100
+        judge(torch.rand(2, 3, 64, 48))  # power iterations
+        layers = [layer for layer in judge.modules() if isinstance(layer, torch.nn.Conv2d) and is_parametrized(layer)]
+        steepest = [float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) for layer in layers]
+        assert steepest == pytest.approx([1.0] * 3, abs=0.1)
 
 
 def test_a_gan_needs_a_discriminator() -> None:

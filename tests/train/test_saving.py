@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image as PILImage
 
+from tests.conftest import picture
 from tests.train.conftest import CPU, losses, recipe, run
 from upscale.errors import ConfigError, DiskFull
 from upscale.files import part_prefix
-from upscale.train.data import Batches, Pictures
+from upscale.train.data import Batches, Pictures, open_pictures
 from upscale.train.loop import train
 from upscale.train.validation import Pair
 
@@ -70,6 +73,17 @@ def test_a_full_disk_before_the_first_checkpoint(
 
 
 @needs_full
+def test_a_full_disk_while_pictures_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    for index in range(2):
+        PILImage.fromarray(picture(200, 200, index)).save(tmp_path / "data" / f"{index}.png")
+    monkeypatch.setattr("upscale.train.data.replacing", lambda path: nullcontext(FULL))
+    with pytest.raises(DiskFull, match=r"\.rgb: no room"):
+        open_pictures(tmp_path / "data", 32)
+
+
+@needs_full
 def test_a_full_disk_while_logging(pictures: Pictures, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").symlink_to(FULL)
@@ -90,6 +104,13 @@ def test_a_card_stands_beside_every_network(pictures: Pictures, tmp_path: Path) 
         "-m generator-0000006.safetensors",
     ):  # fmt: skip
         assert fact in card, fact
+
+
+def test_a_run_without_its_recipe_is_none_to_resume(pictures: Pictures, tmp_path: Path) -> None:
+    run(recipe("steps=1"), pictures, tmp_path / "run")
+    (tmp_path / "run" / "recipe.toml").unlink()
+    with pytest.raises(ConfigError, match="no training run to resume"):
+        run(recipe("steps=1"), pictures, tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "of another program", "of another type"])
