@@ -258,6 +258,21 @@ def test_what_is_left_out_of_a_png_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize(("sides", "count"), [((1, 2), 1), ((3, 3), 0), ((0, 0), 0)])
+def test_pixels_of_jpeg_and_tiff_that_are_not_square_are_told(
+    tmp_path: Path, sides: tuple[int, int], count: int
+) -> None:
+    picture = PILImage.new("RGB", (8, 6), "red")
+    picture.save(tmp_path / "a.jpg")
+    content = bytearray((tmp_path / "a.jpg").read_bytes())
+    start = content.index(b"JFIF\0") + 7
+    content[start : start + 5] = struct.pack(">BHH", 0, *sides)
+    (tmp_path / "a.jpg").write_bytes(content)
+    picture.save(tmp_path / "a.tif", resolution_unit=1, x_resolution=sides[0], y_resolution=sides[1])
+    for name in ("a.jpg", "a.tif"):
+        assert read_image(tmp_path / name).notices.count("that its pixels are not square is left out") == count, name
+
+
 def small(suffix: str, channels: int = 3) -> bytes:
     """Return a small picture with metadata in the format of ``suffix``."""
     file = io.BytesIO()

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, ImageCms, PngImagePlugin, UnidentifiedImageError
@@ -134,7 +135,7 @@ def _open(data: bytes) -> PILImage.Image:
 
 def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     kind = opened.format or ""
-    notices = _png_notices(data, opened) if kind == "PNG" else []
+    notices = _png_notices(data) if kind == "PNG" else []
     count = getattr(opened, "n_frames", 1)
     several = _ROWS[kind].several if kind in _ROWS else Several.NO
     if several is Several.FRAMES and (count > 1 or kind == "GIF"):  # whose only picture may be smaller than it is
@@ -151,6 +152,8 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
         frames = (_single(data, opened, name, 0),)
     if (kind == "AVIF" and is_deep_avif(data)) or (kind == "HEIF" and opened.info.get("bit_depth", 8) > 8):
         notices.append(_REDUCED)
+    if _is_oblong(opened):
+        notices.append("that its pixels are not square is left out")
     tags = getattr(opened, "tag_v2", {})
     if LAYERS in tags:
         notices.append("its layers are left out")
@@ -162,15 +165,30 @@ def _decode(data: bytes, opened: PILImage.Image, name: str) -> Image:
     return replace(frames[0], following=frames[1:], lossy=lossy, notices=(*frames[0].notices, *notices))
 
 
-def _png_notices(data: bytes, opened: PILImage.Image) -> list[str]:
+def _is_oblong(opened: PILImage.Image) -> bool:
+    """Tell whether pixels across and down are given for one length that has no unit, and differ.
+
+    With a unit, that is a resolution, and is kept.
+    """
+    info = opened.info
+    sides: Any = info.get("aspect", (1, 1))
+    if info.get("jfif_unit") == 0:
+        sides = info.get("jfif_density", sides)
+    elif getattr(opened, "tag_v2", {}).get(ExifTags.Base.ResolutionUnit) == 1:
+        sides = info.get("resolution", sides)
+    try:
+        across, down = (float(side) for side in sides)
+    except (TypeError, ValueError, ArithmeticError):  # tags can be of any type
+        return False
+    return abs(across - down) > 0.01 * max(across, down)  # not, either, if one is not a number
+
+
+def _png_notices(data: bytes) -> list[str]:
     """Return what is left out of a PNG, and look at all of it; damage is a ValueError."""
     notices = []
     texts = {content for chunk, content in chunks(data) if chunk in (b"tEXt", b"zTXt", b"iTXt")}
     if len({text.partition(b"\0")[0] for text in texts}) < len(texts):
         notices.append("of its texts with the same keyword, only the last is kept")
-    across, down = opened.info.get("aspect", (1, 1))
-    if across != down:
-        notices.append("that its pixels are not square is left out")
     return notices
 
 
