@@ -16,7 +16,7 @@ from upscale.device import is_out_of_memory
 from upscale.engine import Upscaler
 from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
 from upscale.images import Image, Pixels
-from upscale.imaging import resize, to_array, to_tensor
+from upscale.imaging import bleed, resize, to_array, to_tensor
 from upscale.inference import Column, Network
 from upscale.models import Generator
 from upscale.models.base import run
@@ -162,6 +162,7 @@ def test_bicubic_network_equals_resize_of_the_whole() -> None:
         ((2, 4), "8", [4, 2]),
         ((2, 4), "32", [4, 4, 2]),
         ((4,), "8", [4, 4]),
+        ((2,), "32", [2] * 5),
         ((2, 4), "1", [2]),
         ((2, 4), "1.5", [2]),
     ],
@@ -443,3 +444,84 @@ def test_progress_counts_every_tile() -> None:
     scaler = upscaler(*generators, size=64)
     result = scaler.upscale(image, Target.parse("8"), lambda done, total: calls.append((done, total)))
     assert calls == [(i + 1, result.tiles) for i in range(result.tiles)]
+
+
+def test_alpha_is_no_light() -> None:
+    image = Image(pixels=picture(40, 50), alpha=picture(40, 50, 1)[..., 0].copy())
+    by_factor, by_width = (
+        upscaler(Bicubic(Bicubic.Config())).upscale(image, target).image.alpha
+        for target in (Target.parse("1.8"), Target.parse("90", Measure.WIDTH))
+    )
+    assert by_factor is not None
+    assert by_width is not None
+    np.testing.assert_array_equal(by_width, by_factor)
+
+
+def test_a_faithful_result_has_no_dark_fringe() -> None:
+    y, x = np.mgrid[-20:20, -20:20]
+    inside = x**2 + y**2 < 150
+    pixels = np.where(inside[..., None], (200, 180, 90), 0).astype(np.uint8)
+    image = Image(pixels=pixels, alpha=np.where(inside, 255, 0).astype(np.uint8))
+    faithful = Upscaler([Bicubic(Bicubic.Config())], CPU, Precision.FP32, Tiling(), faithful=True)
+    result = faithful.upscale(image, Target.parse("4")).image
+    assert result.alpha is not None
+    assert np.abs(result.pixels[result.alpha > 8].astype(int) - (200, 180, 90)).max() <= 2
+
+
+def test_a_large_overlap_alone_makes_tiles_that_hold_it() -> None:
+    generator = network(**SPAN)
+    usual = upscaler(generator)._geometry(generator)[0]
+    assert upscaler(generator, overlap=usual)._geometry(generator)[:2] == (2 * usual, usual)
+
+
+def test_tiles_of_a_wide_picture_are_not_lower_than_what_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = strong(**SPAN)
+    image = Image(pixels=picture(292, 60))
+    usual = upscaler(generator, size=384).upscale(image)
+    monkeypatch.setattr(engine, "STRIP", 0)
+    low = upscaler(generator, size=384, overlap=100).upscale(image)
+    assert 1 < low.tiles < 5
+    assert levels(usual.image, low.image) <= 1
+
+
+@pytest.mark.parametrize("config", [COMPACT, SPAN])
+def test_other_errors_are_not_taken_for_too_little_memory(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    def fail(*_: Any) -> Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Network, "run", fail)
+    monkeypatch.setattr(Column, "push", fail)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        upscaler(network(**config)).upscale(Image(pixels=picture(80, 80)))
+
+
+@pytest.mark.parametrize("config", [RRDBNET, SPAN])
+def test_an_overlap_that_was_asked_for_is_halved_with_the_tiles(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+) -> None:
+    FailsAt(monkeypatch, (1,))
+    limited = upscaler(network(**config), size=128, overlap=64)
+    result = limited.upscale(Image(pixels=picture(150, 90)))
+    assert limited.tiling == Tiling(size=64, overlap=32)
+    assert result.shrunk
+
+
+def test_nothing_is_rounded_to_eight_bits_between_two_passes() -> None:
+    generator = Bicubic(Bicubic.Config(scale=2))
+    generator.any_scale = False
+    ramp = np.linspace(0, 65_535, 60).astype(np.uint16)
+    pixels = np.ascontiguousarray(np.broadcast_to(ramp[:, None], (20, 60, 3)))
+    result = upscaler(generator).upscale(Image(pixels=pixels), 4).image.pixels
+    expected = to_array(resize(resize(to_tensor(pixels), 40, 120).clamp(0, 1), 80, 240), np.dtype(np.uint16))
+    assert np.abs(result.astype(int) - expected).max() <= 3
+
+
+def test_colours_spread_by_how_visible_they_are() -> None:
+    pixels = np.zeros((1, 8, 3), np.uint8)
+    pixels[:, :3] = 200
+    alpha = np.array([[255, 255, 255, 1, 0, 0, 0, 0]], np.uint8)  # black, where hardly anything is seen
+    spread = bleed(pixels, alpha)
+    assert spread[0, 4:].min() > 190
+    assert (spread[0, :4] == pixels[0, :4]).all()

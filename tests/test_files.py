@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image as PILImage
 
 from tests.conftest import killed_at, picture
-from upscale.files import replacing
+from upscale.errors import DiskFull
+from upscale.files import part_prefix, replacing, said_of, write_text
 
 
 def test_a_name_appears_only_with_the_whole_file(tmp_path: Path) -> None:
@@ -42,3 +45,37 @@ def test_kill_in_the_middle_leaves_nothing_under_the_final_name(tmp_path: Path) 
     done = subprocess.run(command, cwd=tmp_path, stdout=subprocess.DEVNULL, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "photo_x4.png").exists()
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, fsync = tmp_path / "x.bin", os.fsync
+    found: list[bool] = []
+
+    def seen(file: int) -> None:
+        found.append(path.exists())
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"whole")
+    assert found == [False]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_is_a_full_disk(tmp_path: Path, number: int) -> None:
+    with pytest.raises(DiskFull, match="no room left"), said_of(tmp_path / "a.png"):
+        raise OSError(number, os.strerror(number))
+
+
+def test_names_that_are_not_utf8_can_be_written_of(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.html", "of " + os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == "of caf\\udce9"
+
+
+def test_the_longest_names_can_be_written_and_no_two_share_a_part(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{'n' * 250}{index}.png" for index in range(2)]
+    for path in paths:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"")
+        assert path.exists()
+    assert part_prefix(paths[0]) != part_prefix(paths[1])

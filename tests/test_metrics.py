@@ -275,3 +275,13 @@ def test_foreign_weights_are_refused() -> None:
         LPIPS(backbone, {"lin0.model.1.weight": torch.zeros(1, 7, 1, 1)})
     with pytest.raises(IncompatibleCheckpoint, match="feature extractor"):
         LPIPS({"features.0.weight": torch.zeros(3)}, linear)
+
+
+def test_what_no_picture_can_hold_is_clipped_before_it_is_compared() -> None:
+    assert float(prepare(torch.full((1, 3, 1, 1), 1.2), 0)) * 255 == pytest.approx(235)
+    assert float(prepare(torch.full((1, 3, 1, 1), -0.2), 0)) * 255 == pytest.approx(16)
+
+
+def test_ms_ssim_of_opposites_is_a_number() -> None:
+    noise = torch.rand(1, 1, 176, 176, generator=torch.Generator().manual_seed(0))
+    assert float(ms_ssim(noise, 1 - noise)) == 0

@@ -674,3 +674,75 @@ def test_index_that_breaks_off_leaves_nothing(server: Server, monkeypatch: pytes
         with pytest.raises(DownloadFailed, match="not the index"):
             prepare("openmodeldb:4x-Foo")
         assert not any(store.folder().iterdir())
+
+
+def test_what_comes_further_each_time_is_not_given_up(server: Server, tmp_path: Path) -> None:
+    lengths = [1000 * count for count in range(1, 2 * QUICK.attempts)]
+    server.answers = [partial(version, data=DATA, etag="", length=length) for length in lengths] + [whole]
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+
+
+def test_a_server_says_how_long_to_wait(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("upscale.download.time.sleep", pauses.append)
+    server.answers = [status(429, Retry_After="7"), status(503, Retry_After="9999"), whole]
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=Patience())
+    assert pauses == [7.0, Patience().longest_pause]
+
+
+def test_what_is_whole_is_not_fetched_again(server: Server, tmp_path: Path) -> None:
+    server.answers = [status(404)]
+    (tmp_path / ".net.pth.part").write_bytes(DATA)
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+    assert server.requests == []
+
+
+def test_a_server_that_resumes_elsewhere_is_not_believed(server: Server, tmp_path: Path) -> None:
+    def elsewhere(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(206)
+        handler.send_header("ETag", '"1"')
+        handler.send_header("Content-Range", f"bytes 10-{len(DATA) - 1}/{len(DATA)}")
+        handler.send_header("Content-Length", str(len(DATA) - 10))
+        handler.end_headers()
+        handler.wfile.write(DATA[10:])
+
+    server.answers = [
+        partial(version, data=DATA, etag='"1"', length=1000),
+        elsewhere,
+        partial(version, data=DATA, etag='"1"'),
+    ]
+    download([server.url], tmp_path / "net.pth", sha256=None, size=None, patience=QUICK)
+    assert (tmp_path / "net.pth").read_bytes() == DATA
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+def test_a_disk_that_gets_full_is_said(server: Server, tmp_path: Path) -> None:
+    server.answers = [whole]
+    (tmp_path / ".net.pth.part").symlink_to("/dev/full")
+    with pytest.raises(DownloadFailed, match=r"\.net\.pth\.part: No space left on device") as caught:
+        download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert "UPSCALE_HOME" in str(caught.value.hint)
+
+
+def test_bytes_are_asked_for_as_they_are(server: Server, tmp_path: Path) -> None:
+    def asked(handler: BaseHTTPRequestHandler) -> None:
+        found.append(handler.headers["Accept-Encoding"])
+        whole(handler)
+
+    found: list[str] = []
+    server.answers = [asked]
+    download([server.url], tmp_path / "net.pth", sha256=SHA256, size=len(DATA), patience=QUICK)
+    assert found == ["identity"]
+
+
+def test_what_is_damaged_gets_into_no_bundle(server: Server, tmp_path: Path) -> None:
+    server.answers = [whole]
+    net = entry(server)
+    path = store.locate(net)
+    assert path is not None
+    path.write_bytes(DATA[:-1] + b"!")
+    with pytest.raises(ChecksumMismatch, match="net should have"):
+        store.bundle([net], tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()

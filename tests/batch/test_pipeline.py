@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags
 from PIL import Image as PILImage
 
 from tests.conftest import killed_at, picture
@@ -29,8 +30,9 @@ from upscale.batch.results import Settings, Written, encode
 from upscale.engine import Upscaler
 from upscale.errors import DiskFull, OutputExists
 from upscale.files import part_prefix
-from upscale.images import LARGE, Image, Provenance, decode, read_image, write_image
+from upscale.images import LARGE, Image, Metadata, Provenance, decode, read_image, write_image
 from upscale.images import write as write_module
+from upscale.images.exif import open_exif
 from upscale.models import build
 from upscale.options import Measure, Precision, Target, Tiling
 
@@ -599,3 +601,145 @@ def test_a_failure_that_cannot_be_noted_is_told_all_the_same(folder: Path, monke
     assert kinds(ended) == [Skipped, Skipped, Skipped, Failed]
     assert isinstance(ended[3], Failed)
     assert not ended[3].earlier
+
+
+def test_half_a_line_is_read_once_it_is_whole(folder: Path) -> None:
+    out = folder.with_name("out")
+    journal = Journal(out)
+    entry = journal.entry(out / "0.png", "done", Source.of(folder / "0.png"), "")
+    journal.note(entry)
+    journal.close()
+    path = out / ".upscale" / "journal.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])  # as another process is writing it
+    reader = Journal.read(out)
+    assert reader.find(out / "0.png") is None
+    path.write_bytes(whole)
+    reader.refresh()
+    assert reader.find(out / "0.png") == entry
+
+
+def test_a_result_that_a_killed_run_wrote_but_did_not_note_is_made_again(folder: Path) -> None:
+    out = folder.with_name("out")
+    out.mkdir()
+    journal = Journal(out)
+    journal.note(journal.entry(out / "0.png", "begun", Source.of(folder / "0.png"), ""))
+    journal.close()
+    (out / "0.png").write_bytes(b"perhaps whole")
+    assert kinds(run(jobs_of(folder))) == [Done, Done, Done, Failed]
+
+
+def test_what_is_begun_is_noted_before_it_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses: list[str] = []
+    note = Journal.note
+
+    def noting(self: Journal, entry: Entry) -> None:
+        statuses.append(entry.status)
+        note(self, entry)
+
+    def encoding(job: Job, *of: Any) -> Written:
+        statuses.append("written")
+        return encode(job, *of)
+
+    monkeypatch.setattr(Journal, "note", noting)
+    monkeypatch.setattr(pipeline, "encode", encoding)
+    run(jobs_of(folder)[:1])
+    assert statuses == ["begun", "written", "done"]
+
+
+@pytest.mark.parametrize("name", ["[0].png", "0.png"])
+def test_what_a_killed_process_left_is_removed_whatever_its_name(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    PILImage.fromarray(picture(8, 8)).save(tmp_path / name)
+    journal = Journal(out)
+    journal.note(journal.entry(out / name, "begun", Source.of(tmp_path / name), ""))
+    journal.close()
+    stale = out / f"{part_prefix(out / name)}01234567.part.png"
+    stale.write_bytes(b"half")
+    run(plan([str(tmp_path / name)], out, X2.target, Naming()))
+    assert not stale.exists()
+
+
+def test_lines_that_say_more_or_other_things_than_is_known_are_left_out(folder: Path) -> None:
+    run(jobs_of(folder))
+    path = folder.with_name("out") / ".upscale" / "journal.jsonl"
+    lines = path.read_bytes().splitlines()
+    later = lines[-1][:-1] + b', "of_a_later_version": 1}'
+    path.write_bytes(path.read_bytes() + later + b"\n[1]\n7\n")
+    assert kinds(run(jobs_of(folder))) == [Skipped, Skipped, Skipped, Failed]
+
+
+def test_what_its_format_cannot_hold_is_not_enlarged_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PILImage.new("RGB", (9000, 2)).save(folder / "wide.webp")
+    monkeypatch.setattr(Upscaler, "upscale", lambda *_: pytest.fail("enlarged for nothing"))
+    (ended,) = run([job for job in jobs_of(folder) if job.source.name == "wide.webp"])
+    assert isinstance(ended, Failed)
+    assert "more than the 16383 pixels" in ended.error.message
+
+
+def test_several_devices_stop_after_a_tile_when_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, edge in (("a", 8), ("b", 640)):
+        PILImage.fromarray(picture(edge, edge)).save(tmp_path / "in" / f"{name}.png")
+    small = Upscaler([build({"arch": "bicubic"}, "test")], torch.device("cpu"), Precision.FP32, Tiling(size=64))
+    tiles: list[tuple[int, int]] = []
+    begun = threading.Event()
+
+    def on_tile(job: Job, done: int, total: int) -> None:
+        if job.source.name == "b.png":
+            tiles.append((done, total))
+            begun.set()
+            time.sleep(0.02)
+
+    def on_end(each: Ended) -> None:
+        begun.wait(60)
+        raise KeyboardInterrupt
+
+    jobs = plan([str(tmp_path / "in")], tmp_path / "out", X2.target, Naming())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(jobs, [upscaler(), small], X2, on_tile=on_tile, on_end=on_end)
+    assert tiles[-1][0] < tiles[-1][1] // 2
+
+
+def test_a_large_picture_becomes_the_format_that_its_name_says(folder: Path) -> None:
+    settings = Settings(target=Target.parse("10", Measure.HEIGHT))
+    jobs = plan([str(folder)], folder.with_name("out"), settings.target, Naming(suffix=".jpg"))
+    assert kinds(run(jobs, settings))[2] is Done
+    with PILImage.open(folder.with_name("out") / "2.jpg") as opened:
+        assert (opened.format, opened.size) == ("JPEG", (8, 12))
+
+
+def secret(image: Image) -> Image:
+    exif = PILImage.Exif()
+    exif[ExifTags.Base.Artist] = "somebody"
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    return replace(image, metadata=Metadata(exif=data))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("height", ["10", "24"])  # large enough already, and enlarged
+def test_strip_leaves_nothing_of_any_page(tmp_path: Path, suffix: str, height: str) -> None:
+    page = secret(Image(pixels=picture(12, 8)))
+    write_image(tmp_path / f"a{suffix}", replace(page, following=(page,) if suffix == ".tif" else ()))
+    settings = Settings(target=Target.parse(height, Measure.HEIGHT), strip=True)
+    output = tmp_path / f"b{suffix}"
+    run(plan([str(tmp_path / f"a{suffix}")], output, settings.target, Naming()), settings)
+    result = read_image(output)
+    assert len(result.frames) == (2 if suffix == ".tif" else 1)
+    for frame in result.frames:
+        assert ExifTags.Base.Artist not in open_exif(frame.metadata.exif)
+    assert b"somebody" not in output.read_bytes()
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_very_large_results_are_signed_or_stripped_as_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strip: bool
+) -> None:
+    monkeypatch.setattr(pipeline, "LARGE", 0)
+    write_image(tmp_path / "a.png", secret(Image(pixels=picture(12, 8))))
+    made = Provenance(tool="upscale 1", model="bicubic", weights=(), settings="x2")
+    settings = replace(X2, provenance=made, strip=strip)
+    run(plan([str(tmp_path / "a.png")], tmp_path / "b.png", X2.target, Naming()), settings)
+    data = (tmp_path / "b.png").read_bytes()
+    assert (b"somebody" in data) == (b'upscale:Model="bicubic"' in data) == (not strip)

@@ -16,9 +16,13 @@ import tifffile
 from PIL import ExifTags, ImageCms
 from PIL import Image as PILImage
 
+from tests.conftest import picture
 from upscale.images import Image, Metadata, Provenance, decode, read_image, write_image
+from upscale.images import read as read_module
+from upscale.images import write as write_module
 from upscale.images.exif import EXIF_HEADER, open_exif
 from upscale.images.formats import SUFFIXES, is_installed
+from upscale.images.write import write_bands
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 PROVENANCE = Provenance(tool="upscale 1.2.3", model="compact", weights=(), settings="")
@@ -338,3 +342,147 @@ def test_a_resolution_that_gets_lost_is_told(tmp_path: Path) -> None:
     image = Image(pixels=np.zeros((6, 8, 3), np.uint8), metadata=Metadata(dpi=(300, 300)))
     assert "GIF has no place for the resolution" in write_image(tmp_path / "a.gif", image)
     assert write_image(tmp_path / "a.webp", image) == ()
+
+
+def test_a_gif_shows_what_is_at_least_half_there(tmp_path: Path) -> None:
+    alpha = np.array([[0, 127, 128, 255]], np.uint8).repeat(4, 0)
+    write_image(tmp_path / "a.gif", Image(pixels=np.full((4, 4, 3), 90, np.uint8), alpha=alpha))
+    back = read_image(tmp_path / "a.gif").alpha
+    assert back is not None
+    assert back[0].tolist() == [0, 0, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif"])
+def test_quality_is_what_the_encoder_gets(tmp_path: Path, suffix: str) -> None:
+    image = Image(pixels=picture(96, 96))
+    sizes = []
+    for quality in (20, 60, 90):
+        write_image(tmp_path / f"a{suffix}", image, quality=quality)
+        assert read_image(tmp_path / f"a{suffix}").lossy
+        sizes.append((tmp_path / f"a{suffix}").stat().st_size)
+    assert sizes[0] < sizes[1] < sizes[2]
+
+
+def test_bands_of_more_than_four_gigabytes_become_big_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_module, "_BIG_TIFF", 100)
+    image = Image(pixels=picture(12, 20))
+    write_bands(tmp_path / "a.tif", image, 12, 20, [image.pixels[:5], image.pixels[5:]])
+    assert (tmp_path / "a.tif").read_bytes()[:4] == b"II+\0"
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), image.pixels)
+
+
+def test_the_largest_that_a_format_holds_is_written(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.webp", Image(pixels=np.zeros((1, 16_383, 3), np.uint8)))
+    assert read_image(tmp_path / "a.webp").pixels.shape == (1, 16_383, 3)
+
+
+def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(read_module, "_decode", greedy)
+    data = io.BytesIO()
+    PILImage.new("RGB", (8, 8)).save(data, "PNG")
+    with pytest.raises(MemoryError):
+        decode(data.getvalue(), "a.png")
+
+
+def test_levels_of_a_pyramid_and_thumbnails_are_no_pages() -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for height, reduced in ((12, 0), (6, 1), (3, 1), (10, 0)):
+            writer.write(picture(height, 8), photometric="rgb", subfiletype=reduced)
+    assert [page.pixels.shape[0] for page in decode(file.getvalue(), "a.tif").frames] == [12, 10]
+
+
+def inks() -> bytes:
+    """Return a profile (ICC.1:2001-04) of printing inks, in which full cyan is a mid grey and no ink is white."""
+    lightness = [0 if black else 128 if cyan else 255 for cyan in (0, 1) for _ in range(4) for black in (0, 1)]
+    grid = b"".join(bytes((level, 128, 128)) for level in lightness)  # L*, a*, b*
+    ramp = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * (row == column) for row in range(3) for column in range(3)))
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + grid + ramp * 3
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1.0, 0.8249)))
+    description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"inks\0" + bytes(78)
+    tags = {b"desc": description, b"cprt": b"text\0\0\0\0none\0", b"wtpt": white, b"A2B0": table}
+    index, data = struct.pack(">I", len(tags)), b""
+    for tag, value in tags.items():
+        index += tag + struct.pack(">2I", 132 + 12 * len(tags) + len(data), len(value))
+        data += value + bytes(-len(value) % 4)
+    header = struct.pack(">I4xI4s4s4s", 132 + len(index) - 4 + len(data), 0x02400000, b"prtr", b"CMYK", b"Lab ")
+    header += bytes(12) + b"acsp" + bytes(28) + white[8:]
+    return header.ljust(128, b"\0") + index + data
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_inks_have_the_colours_of_their_profile_which_does_not_describe_the_result(tmp_path: Path, suffix: str) -> None:
+    PILImage.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / f"a{suffix}", icc_profile=inks())
+    image = read_image(tmp_path / f"a{suffix}")
+    assert image.metadata.icc is None
+    assert np.abs(image.pixels.astype(int) - 119).max() <= 6  # L* of 50, not cyan
+
+
+def test_a_camera_of_two_pictures_is_as_lossy_as_of_one(tmp_path: Path) -> None:
+    shown = PILImage.fromarray(picture(16, 16))
+    shown.save(tmp_path / "a.mpo", save_all=True, append_images=[shown])
+    assert read_image(tmp_path / "a.mpo").lossy
+
+
+def test_sizes_that_a_short_cannot_hold_become_long_ones(tmp_path: Path) -> None:
+    image = Image(pixels=np.zeros((1, 70_000, 3), np.uint8), metadata=Metadata(exif=camera_exif()))
+    assert write_image(tmp_path / "a.png", image) == ()
+    exif = open_exif(read_image(tmp_path / "a.png").metadata.exif)
+    assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == 70_000
+
+
+def test_a_resolution_in_centimetres_is_one_in_inches() -> None:
+    exif = PILImage.Exif()
+    exif[ExifTags.Base.XResolution] = exif[ExifTags.Base.YResolution] = 100
+    exif[ExifTags.Base.ResolutionUnit] = 3
+    file = io.BytesIO()
+    PILImage.new("RGB", (8, 8)).save(file, "WEBP", exif=exif.tobytes())
+    assert decode(file.getvalue(), "a.webp").metadata.dpi == (254, 254)
+
+
+def test_metadata_that_a_png_has_as_a_text_is_no_text(tmp_path: Path) -> None:
+    xmp = b"\nxmp\n       4\n" + b"<x/>".hex().encode() + b"\n"
+    image = decode(png((b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(xmp)), (b"tEXt", b"Title\0mine")), "a.png")
+    assert image.metadata.texts == {"Title": "mine"}
+    write_image(tmp_path / "b.png", image)
+    assert b"Raw profile type" not in (tmp_path / "b.png").read_bytes()
+
+
+def test_xmp_of_elements_fits_the_result_and_has_no_thumbnail() -> None:
+    thumbnail = "<xmp:Thumbnails><rdf:Alt><rdf:li>AAAA</rdf:li></rdf:Alt></xmp:Thumbnails>"
+    facts = "<tiff:Orientation>6</tiff:Orientation><exif:PixelXDimension> 8 </exif:PixelXDimension>"
+    xmp = Metadata(xmp=xmp_of("", thumbnail + facts + "<xmp:Rating>5</xmp:Rating>")).resized(12, 20).xmp
+    assert xmp is not None
+    assert b"<tiff:Orientation>1</tiff:Orientation><exif:PixelXDimension>20</exif:PixelXDimension>" in xmp
+    assert b"Thumbnails" not in xmp
+    assert b"<xmp:Rating>5" in xmp
+
+
+def with_thumbnail(*, before: bool) -> bytes:
+    """Return EXIF of a maker's name and a thumbnail that claims all that follows it; ``before`` the name, or behind."""
+    name, picture_ = b"Some maker\0", b"\xff\xd8thumbnail"
+    first = struct.pack("<HHHII", 1, 271, 2, len(name), 0) + struct.pack("<I", 26)
+    second = struct.pack("<H", 2) + struct.pack("<HHII", 513, 4, 1, 0) + struct.pack("<HHII", 514, 4, 1, 999) + bytes(4)
+    data = bytearray(b"II*\0\x08\0\0\0" + first + second)
+    parts = (picture_, name) if before else (name, picture_)
+    for part in parts:
+        at = len(data)
+        data += part
+        if part is name:
+            struct.pack_into("<I", data, 18, at)
+        else:
+            struct.pack_into("<I", data, 26 + 2 + 8, at)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_thumbnail_takes_nothing_with_it(tmp_path: Path, before: bool) -> None:
+    image = Image(pixels=picture(6, 8), metadata=Metadata(exif=with_thumbnail(before=before)))
+    assert write_image(tmp_path / "a.jpg", image) == ()
+    kept = read_image(tmp_path / "a.jpg").metadata.exif
+    assert open_exif(kept)[ExifTags.Base.Make] == "Some maker"
+    assert (b"thumbnail" in (kept or b"")) == before

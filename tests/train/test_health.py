@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import network
-from tests.train.conftest import CPU, recipe, run
+from tests.train.conftest import CPU, interrupted_at, recipe, run
 from upscale.errors import Diverged, OutOfMemory
 from upscale.losses import GAN_LOSSES, LOSSES
 from upscale.models import Discriminator, build_discriminator
 from upscale.train.branches import add_branches
 from upscale.train.data import Batch, Batches, Pictures
-from upscale.train.health import LOOKED_AT, MOST_ROLLBACKS, MOST_SKIPPED, PLATEAU, Watch, parted, trouble
+from upscale.train.health import LOOKED_AT, MOST_ROLLBACKS, MOST_SKIPPED, PLATEAU, Watch, parted, roll_back, trouble
+from upscale.train.loop import _set_rates
+from upscale.train.recipe import load_recipe
+from upscale.train.saving import load_state
 from upscale.train.start import assemble
 from upscale.train.step import Objective, TrainState, train_step
 
@@ -251,3 +255,71 @@ def test_a_run_says_that_it_goes_on_in_parts_and_what_that_changes(
     state.generator.add_module("norm", nn.BatchNorm2d(3))
     text = parted(state, objective("relativistic"), 4)
     assert all(word in text for word in ("batch norm", "relativistic", "spectral norm"))
+
+
+def test_a_gradient_is_clipped(pictures: Pictures) -> None:
+    state = small_state()
+    state.optimizer = torch.optim.SGD(state.generator.parameters(), 1.0)
+    before = [parameter.detach().clone() for parameter in state.generator.parameters()]
+    terms = train_step(state, Batches(pictures, recipe()).batch(0), replace(objective(), clip=1e-3))
+    assert float(terms["gradient"]) > 1e-2  # what is told is what it was
+    steps = [(a - b).square().sum() for a, b in zip(state.generator.parameters(), before, strict=True)]
+    assert float(torch.stack(steps).sum().sqrt()) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", sorted(GAN_LOSSES))
+def test_each_side_of_the_game_is_told_what_is_real(
+    pictures: Pictures, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, batch = small_state(kind), Batches(pictures, recipe()).batch(0)
+    assert state.discriminator is not None
+    forward = state.discriminator.forward
+    batch = batch._replace(gt=torch.ones_like(batch.gt))
+
+    def sure(crops: Tensor) -> Tensor:
+        """Return 5 for what is all white, -5 for anything else."""
+        logits: Tensor = forward(crops)
+        return logits * 0 + (5.0 if bool((crops == 1).all()) else -5.0)
+
+    monkeypatch.setattr(state.discriminator, "forward", sure)
+    terms = train_step(state, batch, objective(kind))
+    assert (float(terms["real_logits"]), float(terms["fake_logits"])) == (5, -5)
+    real, fake = torch.tensor(5.0), torch.tensor(-5.0)
+    gan = GAN_LOSSES[kind]
+    assert float(terms["discriminator"]) == pytest.approx(float(gan.discriminator(real, fake)))
+    assert float(terms["adversarial"]) == pytest.approx(float(gan.generator(real, fake)))
+
+
+def test_a_discriminator_has_a_rate_of_its_own() -> None:
+    numbers = load_recipe("srgan", ["init=", "optim.lr=1.0", "gan.lr=0.25", "optim.warmup=0", "optim.milestones=[]",
+                                    "optim.final=1.0"])  # fmt: skip
+    state = small_state("vanilla")
+    _set_rates(state, numbers)
+    assert state.optimizer_d is not None
+    assert [each.param_groups[0]["lr"] for each in (state.optimizer, state.optimizer_d)] == [1.0, 0.25]
+
+
+def test_a_run_that_goes_on_and_cannot_keeps_what_it_began_with(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(recipe("steps=4"), pictures, tmp_path / "run")
+    monkeypatch.setitem(LOSSES, "l1_luma", Poison(0, 1000))
+    with monkeypatch.context() as patch:
+        patch.setattr("upscale.train.loop.train_step", interrupted_at(5))
+        result, events = run(recipe("steps=8"), pictures, tmp_path / "run", resume=True)
+    assert not result.finished
+    assert result.generator.name == "generator-0000004.safetensors"
+    assert remarks(events) == ["gradients or weights are not finite, so step 4 stays the last saved"]
+
+
+def test_a_mean_that_is_not_finite_is_not_saved() -> None:
+    state = small_state()
+    next(state.ema.parameters()).data[0] = float("nan")
+    assert trouble(state, saving=True) == "the network's weights are not finite"
+
+
+def test_a_roll_back_keeps_what_memory_asked_for(pictures: Pictures, tmp_path: Path) -> None:
+    run(recipe("steps=2"), pictures, tmp_path)
+    state = load_state(recipe("steps=2"), tmp_path, CPU)
+    state.parts = 2
+    assert roll_back(state, recipe("steps=2"), tmp_path, CPU, "why").parts == 2

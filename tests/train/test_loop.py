@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image as PILImage
 from torch import Tensor
 
-from tests.conftest import picture
+from tests.conftest import network, picture
 from tests.test_devices import GPU, OneDevice
 from tests.train.conftest import CPU, SHORT, SMALL, interrupted_at, losses, recipe, run
 from upscale.bench.quality import measure, quantities
@@ -25,7 +26,7 @@ from upscale.checkpoint import load_generator, read_metadata
 from upscale.cli import main
 from upscale.engine import Upscaler
 from upscale.errors import ConfigError, InputError, UsageError
-from upscale.images import FORMATS
+from upscale.images import FORMATS, Image, write_image
 from upscale.imaging import to_tensor
 from upscale.metrics.protocols import DEFAULT_PROTOCOL
 from upscale.models import Generator, build
@@ -33,10 +34,10 @@ from upscale.options import Precision, Tiling
 from upscale.train import data
 from upscale.train.data import Batches, Pictures, _load, open_pictures
 from upscale.train.degradation import degrade
-from upscale.train.loop import train
+from upscale.train.loop import _set_rates, train
 from upscale.train.ranks import Ranks
 from upscale.train.recipe import load_recipe, to_toml
-from upscale.train.start import fresh, objective
+from upscale.train.start import assemble, fresh, objective
 from upscale.train.step import train_step
 from upscale.train.validation import Pair, load_pairs, validate
 
@@ -550,3 +551,74 @@ def test_what_was_skipped_is_tried_again_when_it_can_be_read(tmp_path: Path, mon
     for decoded in (tmp_path / "cache").rglob("*.rgb"):
         decoded.unlink()
     assert open_pictures(tmp_path / "data", 32).digest == found.digest
+
+
+def rates(state: Any, numbers: Any, *steps: int) -> list[float]:
+    found = []
+    for step in steps:
+        state.step = step
+        _set_rates(state, numbers)
+        found.append(state.optimizer.param_groups[0]["lr"])
+    return found
+
+
+def test_the_rate_rises_then_falls_along_half_a_cosine() -> None:
+    numbers = recipe("optim.lr=1.0", "optim.warmup=4", "steps=100", "optim.final=0.1")
+    state = assemble(network(arch="compact", num_feat=4, num_conv=1), numbers, CPU)
+    assert rates(state, numbers, 0)[0] == pytest.approx(0.2)
+    assert rates(state, numbers, 50, 100) == pytest.approx([0.55, 0.1])
+    state.rate = 0.5
+    assert rates(state, numbers, 100) == pytest.approx([0.05])
+
+
+def test_the_rate_falls_at_the_milestones() -> None:
+    numbers = recipe("optim.lr=1.0", "optim.warmup=0", "optim.milestones=[10,20]", "optim.gamma=0.5")
+    state = assemble(network(arch="compact", num_feat=4, num_conv=1), numbers, CPU)
+    assert rates(state, numbers, 0, 9, 10, 19, 20) == pytest.approx([1, 1, 0.5, 0.5, 0.25])
+
+
+def test_signals_are_what_they_were_after_a_run(pictures: Pictures, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run(recipe("steps=1"), pictures, tmp_path / "run")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_picture_that_was_edited_is_decoded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "data" / "a.bmp"  # of one size, whatever it shows
+    path.parent.mkdir()
+    digests = set()
+    for seed in (0, 1):
+        PILImage.fromarray(picture(40, 48, seed)).save(path)
+        os.utime(path, (seed, 1000 + seed))
+        opened = open_pictures(path.parent, 32)
+        assert np.array_equal(opened.arrays[0], picture(40, 48, seed))
+        digests.add(opened.digest)
+    assert len(digests) == 2
+
+
+def test_sixteen_bits_are_reduced_to_eight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    write_image(tmp_path / "data" / "a.png", Image(pixels=picture(40, 48).astype(np.uint16) * 257))
+    assert np.array_equal(open_pictures(tmp_path / "data", 32).arrays[0], picture(40, 48))
+
+
+def test_processes_degrade_their_crops_in_ways_of_their_own(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = []
+
+    def seen(gt: Tensor, scale: int, config: Any, random: torch.Generator) -> Tensor:
+        seeds.append(random.initial_seed())
+        return degrade(gt, scale, config, random)
+
+    monkeypatch.setattr(data, "degrade", seen)
+    made = [Batches(pictures, recipe("degradation.kind=blind"), rank).batch(0) for rank in (0, 1)]
+    assert len(set(seeds)) == 2
+    assert not torch.equal(made[0].gt, made[1].gt)
+
+
+def test_pictures_are_taken_by_their_edges(pictures: Pictures) -> None:
+    shares = Batches(pictures, recipe())._usual.shares
+    assert shares.tolist() == pytest.approx([(array.shape[0] * array.shape[1]) ** 0.5 for array in pictures.arrays])

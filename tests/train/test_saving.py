@@ -12,11 +12,12 @@ import torch
 from PIL import Image as PILImage
 
 from tests.conftest import picture
-from tests.train.conftest import CPU, losses, recipe, run
+from tests.train.conftest import CPU, interrupted_at, losses, recipe, run
 from upscale.errors import ConfigError, DiskFull
 from upscale.files import part_prefix
 from upscale.train.data import Batches, Pictures, open_pictures
 from upscale.train.loop import train
+from upscale.train.saving import load_state, save_state
 from upscale.train.validation import Pair
 
 FULL = Path("/dev/full")
@@ -127,3 +128,30 @@ def test_a_damaged_state_is_said_and_what_to_go_on_from(pictures: Pictures, tmp_
     with pytest.raises(ConfigError, match=r"state\.pt: damaged") as caught:
         run(recipe("steps=2", "valid_every=2"), pictures, tmp_path / "run", resume=True)
     assert "generator-0000002.safetensors" in str(caught.value.hint)
+
+
+def test_a_run_that_goes_on_knows_its_best_and_its_rate(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([20.0, 30.0, 29.0, 28.0, 27.0, 26.0])
+    monkeypatch.setattr("upscale.train.loop.validate", lambda *arguments: ({"psnr": next(scores)}, []))
+    numbers = recipe("steps=20", "valid_every=2", "patience=3", "keep=1")
+    with monkeypatch.context() as patch:
+        patch.setattr("upscale.train.loop.train_step", interrupted_at(5))
+        run(numbers, pictures, tmp_path / "run")
+    result, events = run(numbers, pictures, tmp_path / "run", resume=True)
+    assert events[-1]["reason"] == "no better PSNR than 30.000 dB since step 4"
+    assert result.generator.name == "generator-0000004.safetensors"
+    assert result.generator.is_file()
+
+
+def test_all_numbers_of_a_state_come_back(pictures: Pictures, tmp_path: Path) -> None:
+    run(recipe("steps=2"), pictures, tmp_path)
+    state = load_state(recipe("steps=2"), tmp_path, CPU)
+    told = {"step": 1, "data": "d", "skipped_in_a_row": 2, "best": 31.0, "best_step": 1, "parts": 4, "rate": 0.25,
+            "rollbacks": 2}  # fmt: skip
+    for name, value in told.items():
+        setattr(state, name, value)
+    save_state(state, tmp_path)
+    again = load_state(recipe("steps=2"), tmp_path, CPU)
+    assert {name: getattr(again, name) for name in told} == told

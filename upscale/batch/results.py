@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from upscale.batch.plan import Job
 from upscale.engine import Upscaled, Upscaler
 from upscale.errors import InputError
 from upscale.files import replacing
-from upscale.images import Image, Pixels, Provenance, format_of, write_bands, write_image
+from upscale.images import Image, Metadata, Pixels, Provenance, format_of, write_bands, write_image
 from upscale.inference import OnTile
 from upscale.options import Target
 
@@ -54,7 +54,7 @@ def copy(job: Job, image: Image, settings: Settings) -> Written:
     """Write a picture that is large enough already, bit for bit where format and metadata stay."""
     said = ("is large enough already; copied",)
     if settings.strip or job.source.suffix.lower() not in format_of(job.output).suffixes:
-        kept = replace(image, metadata=image.metadata.stripped()) if settings.strip else image
+        kept = _changed(image, Metadata.stripped) if settings.strip else image
         return None, said + _write_image(job, kept, settings)
     with replacing(job.output) as temporary:
         shutil.copyfile(job.source, temporary)
@@ -79,13 +79,17 @@ def _write_image(job: Job, image: Image, settings: Settings) -> tuple[str, ...]:
 
 def _with_metadata(job: Job, image: Image, settings: Settings) -> Image:
     """Return ``image`` and its frames with the metadata that the settings ask for."""
-    note = settings.provenance if not settings.strip and "xmp" in format_of(job.output).holds else None
-    frames = []
-    for frame in image.frames:
-        metadata = frame.metadata.stripped() if settings.strip else frame.metadata
-        if note is not None:
-            metadata = metadata.signed(note)
-        frames.append(replace(frame, metadata=metadata, following=()))
+    note = settings.provenance
+    if settings.strip:
+        return _changed(image, Metadata.stripped)
+    if note is None or "xmp" not in format_of(job.output).holds:
+        return image
+    return _changed(image, lambda metadata: metadata.signed(note))
+
+
+def _changed(image: Image, change: Callable[[Metadata], Metadata]) -> Image:
+    """Return ``image`` with ``change`` made to the metadata of each of its frames."""
+    frames = [replace(frame, metadata=change(frame.metadata), following=()) for frame in image.frames]
     return replace(frames[0], following=tuple(frames[1:]))
 
 
