@@ -59,7 +59,7 @@ class WeightsEntry:
     @property
     def commercial(self) -> bool:
         """Whether the licence allows commercial use, as far as its name tells."""
-        return not re.search(r"\bNC\b|NON-?COMMERCIAL", self.license.upper())
+        return not re.search(r"(?<![A-Z0-9])NC(?![A-Z0-9])|NON-?COMMERCIAL", self.license.upper())
 
 
 @dataclass(frozen=True, slots=True)

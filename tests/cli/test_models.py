@@ -90,7 +90,13 @@ def test_list_as_json_and_for_commercial_use(command: Command, file: Path) -> No
 
 @pytest.mark.parametrize(
     ("license_", "listed"),
-    [("MIT", True), ("CC-BY-NC-SA-4.0", False), ("for non-commercial use", False), ("unknown", False)],
+    [
+        ("MIT", True),
+        ("CC-BY-NC-SA-4.0", False),
+        ("cc_by_nc_4", False),
+        ("for non-commercial use", False),
+        ("unknown", False),
+    ],
 )
 def test_licences_for_commercial_use(command: Command, license_: str, listed: bool) -> None:
     write_user({"mine": {"summary": "mine", "license": license_, "url": ["https://a.example/x.pth"]}})
