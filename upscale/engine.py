@@ -30,9 +30,7 @@ EXACT_RADIUS = 64  # LR pixels: up to here, tiles share twice the radius and equ
 CORE = 32  # LR pixels that a tile of an exact network adds at least along each axis
 ROWS = 64  # of a result that become integers at a time
 STRIP = 1 << 28  # bytes of a row of tiles' result, which is in memory at full width: tiles of wide pictures are lower
-WIDE = (
-    4  # where rows are not computed twice, a tile may be so many times as wide as its size says, and is as much lower
-)
+WIDE = 4  # times its size a tile may be wide, and is then as much lower, where rows are not computed twice
 FADED_OVERLAP = 64  # LR pixels that tiles of networks with a larger radius share
 
 
