@@ -6,22 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from upscale.device import told_of_memory
-from upscale.errors import InputError, OutOfMemory
-from upscale.images import WHITE, read_image
-from upscale.imaging import to_tensor
+from upscale.engine import Upscaler
+from upscale.errors import InputError, NonFiniteOutput, OutOfMemory
+from upscale.images import WHITE, Image, read_image
+from upscale.imaging import to_array, to_tensor
 from upscale.metrics import METRICS, prepare
 from upscale.models import Generator
+from upscale.options import Precision, Tiling
 from upscale.train.data import find_pictures
 from upscale.train.degradation import degrade
 from upscale.train.pairs import check_sizes, match
 from upscale.train.preview import results_sheet
 
 SHOWN = 6  # validation pictures on a preview sheet
+DEEP = np.dtype(np.uint16)  # in which LR of eight bits is whole, and results are rounded once
 PERFECT = 100.0  # dB, where SR is GT to the last level: infinity would leave no mean of several
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -81,21 +84,22 @@ def validate(
     """Return the mean of every metric over ``pairs``: luma, ``scale`` pixels off each edge; and what was left out.
 
     Beside these, ``distances`` of the whole pictures, and ``drift``: by how many levels of 255 the mean of SR is off
-    that of GT, in the channel where it is most. ``sheet`` is where to show the first few: bicubic | SR | GT. A picture
-    for which memory does not suffice, or that is too small, is left out: it is no reason to lose a run.
+    that of GT, in the channel where it is most. ``sheet`` is where to show the first few: bicubic | SR | GT. SR is what
+    the engine makes, in float32. A picture for which memory does not suffice, that is too small, or of which SR is not
+    finite, is left out: it is no reason to lose a run.
     """
+    upscaler = Upscaler([generator], device, Precision.FP32, Tiling())
     measured: list[dict[str, float]] = []
     missed: list[str] = []
     shown: list[tuple[Tensor, Tensor, Tensor]] = []
     for pair in pairs:
         try:
-            with told_of_memory(f"{pair.name}, to measure on", ""):
-                sr = _enlarged(generator, pair.lr.to(device)).float().cpu()
-                if pair.grayscale:  # as the engine makes it
-                    sr = sr.mean(1, keepdim=True).expand_as(sr)
+            with told_of_memory("its metrics", ""):
+                enlarged = upscaler.upscale(Image(pixels=to_array(pair.lr[0], DEEP), grayscale=pair.grayscale)).image
+                sr = to_tensor(enlarged.pixels)[None]
                 measured.append(_figures(sr, pair, generator.scale, distances or {}))
-        except (OutOfMemory, InputError) as error:  # the other: too small for a distance
-            missed.append(error.message)
+        except (OutOfMemory, NonFiniteOutput, InputError) as error:  # the last: too small for a distance
+            missed.append(f"{pair.name}: {error.message}")
             continue
         if len(shown) < SHOWN:
             shown.append((pair.lr, sr, pair.gt))
@@ -106,19 +110,10 @@ def validate(
     return {name: sum(figures[name] for figures in measured) / len(measured) for name in names}, missed
 
 
-def _enlarged(generator: Generator, lr: Tensor) -> Tensor:
-    """Return what ``generator`` makes of ``lr`` ``[1, 3, h, w]``, also of one whose edges are not its multiples."""
-    h, w = lr.shape[-2:]
-    m = generator.multiple_of
-    sr: Tensor = generator(F.pad(lr, (0, -w % m, 0, -h % m), mode="replicate"))
-    return sr[..., : h * generator.scale, : w * generator.scale]
-
-
 def _figures(sr: Tensor, pair: Pair, scale: int, distances: Mapping[str, Distance]) -> dict[str, float]:
     compared, truth = (prepare(image, scale, grayscale=pair.grayscale) for image in (sr, pair.gt))
     found = {name: float(metric.function(compared, truth)) for name, metric in METRICS.items()}
     found["psnr"] = min(found["psnr"], PERFECT)
-    shown_as = sr.clamp(0, 1)
-    found |= {name: float(distance(shown_as, pair.gt)) for name, distance in distances.items()}
-    drift = 255 * (shown_as.double() - pair.gt).mean((0, 2, 3)).abs().max()
+    found |= {name: float(distance(sr, pair.gt)) for name, distance in distances.items()}
+    drift = 255 * (sr.double() - pair.gt).mean((0, 2, 3)).abs().max()
     return {**found, "drift": float(drift)}
