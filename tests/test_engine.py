@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import math
+import platform
 import random
+import subprocess
+import sys
+import textwrap
 from fractions import Fraction
 from typing import Any
 
@@ -516,6 +520,24 @@ def test_nothing_is_rounded_to_eight_bits_between_two_passes() -> None:
     result = upscaler(generator).upscale(Image(pixels=pixels), 4).image.pixels
     expected = to_array(resize(resize(to_tensor(pixels), 40, 120).clamp(0, 1), 80, 240), np.dtype(np.uint16))
     assert np.abs(result.astype(int) - expected).max() <= 3
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of glibc")
+def test_memory_of_a_large_tensor_serves_the_next_one() -> None:
+    """In a process of its own: there is no way back to how glibc was."""
+    code = """
+        import resource, torch
+        from tests.test_engine import COMPACT, network, upscaler
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            torch.ones(30_000_000)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        upscaler(network(**COMPACT))
+        faults()
+        print(faults())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # 29 297 pages, if all were new ones
 
 
 def test_colours_spread_by_how_visible_they_are() -> None:

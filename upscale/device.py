@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +22,9 @@ ROOMY = 8 << 30
 """Bytes of free memory of a GPU from which on it has room for rows of a result beside a network."""
 VERY_ROOMY = 24 << 30
 """The same for tiles that are twice as high and wide as usual: RRDBNet takes 10 GB for one."""
+_REUSED = 1 << 29
+"""Bytes up to which a block of memory is used again: what layers make of a tile is smaller; pictures may be larger."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 DTYPES = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16, Precision.FP32: torch.float32}
 
 
@@ -165,6 +170,19 @@ def whole_float32(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.backends.cudnn.allow_tf32 = False
+
+
+def reuse_memory(device: torch.device) -> None:
+    """Have memory that tensors on the CPU let go of serve the next ones, for the process.
+
+    glibc gives blocks of more than 32 MB back to the system, which fills each with zeros before it hands it out again:
+    up to a third of a network's time.
+    """
+    if device.type == "cpu" and sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt is not None:
+            mallopt(_M_MMAP_THRESHOLD, _REUSED)
+            mallopt(_M_TRIM_THRESHOLD, 2 * _REUSED)
 
 
 def default_tile(device: torch.device, *, streams: bool) -> int:

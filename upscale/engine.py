@@ -17,7 +17,7 @@ from torch import Tensor
 
 from upscale.backprojection import back_project
 from upscale.compiling import can_be_compiled, tried
-from upscale.device import assembly_device, default_tile, is_out_of_memory, whole_float32
+from upscale.device import assembly_device, default_tile, is_out_of_memory, reuse_memory, whole_float32
 from upscale.errors import InputError, OutOfMemory
 from upscale.images import Image, Pixels
 from upscale.imaging import BandResizer, bleed, to_array
@@ -84,6 +84,7 @@ class Upscaler:
         self._usual = {streams: default_tile(device, streams=streams) for streams in (False, True)}
         self._networks: dict[int, Network] = {}
         whole_float32(device)
+        reuse_memory(device)
 
     @property
     def native(self) -> Target:
