@@ -119,9 +119,13 @@ def test_tiles_are_larger_on_a_gpu_with_much_memory(monkeypatch: pytest.MonkeyPa
     cuda = torch.device("cuda")
     for streams in (False, True):
         free = VERY_ROOMY
-        assert default_tile(cuda, streams=streams) == 1024
+        assert default_tile(cuda, Precision.FP16, streams=streams) == 1024
         free -= 1
-        assert default_tile(cuda, streams=streams) == default_tile(torch.device("mps"), streams=streams) == 512
+        assert (
+            default_tile(cuda, Precision.FP16, streams=streams)
+            == default_tile(torch.device("mps"), Precision.FP16, streams=streams)
+            == 512
+        )
     free = VERY_ROOMY
     upscaler = Upscaler([network(arch="compact", num_feat=8, num_conv=2)], GPU, Precision.FP16, Tiling())
     assert upscaler._geometry(upscaler.generators[4])[0] == 512

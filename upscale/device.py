@@ -185,14 +185,16 @@ def reuse_memory(device: torch.device) -> None:
             mallopt(_M_TRIM_THRESHOLD, 2 * _REUSED)
 
 
-def default_tile(device: torch.device, *, streams: bool) -> int:
+def default_tile(device: torch.device, precision: Precision, *, streams: bool) -> int:
     """Return the edge of a tile in LR pixels that suits ``device``.
 
     On a CPU larger tiles only leave the cache; on a GPU they fill the chip, as far as its memory goes. Where a network
     ``streams``, so that tiles need not share rows, small ones cost nothing on a CPU.
     """
     if device.type == "cpu":
-        return 224 if streams else 384
+        if not streams:
+            return 384
+        return 224 if precision is Precision.FP32 else 320  # twice the pixels, in as many bytes
     return 1024 if _free(device) >= VERY_ROOMY else 512
 
 

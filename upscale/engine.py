@@ -81,7 +81,7 @@ class Upscaler:
         self.faithful = faithful
         self.on_compile = on_compile
         self.assembly = assembly_device(device)
-        self._usual = {streams: default_tile(device, streams=streams) for streams in (False, True)}
+        self._usual = {streams: default_tile(device, precision, streams=streams) for streams in (False, True)}
         self._networks: dict[int, Network] = {}
         whole_float32(device)
         reuse_memory(device)

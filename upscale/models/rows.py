@@ -79,15 +79,17 @@ class Rows(Whole):
         Returns the rows that are final: k // 2 less at first, as many more at last.
         """
         above, edge = self._kept.get(layer), layer.kernel_size[0] // 2
-        x = F.pad(x, (0, 0, edge, 0)) if above is None else torch.cat((above, x), 2)
-        if last:
-            x = F.pad(x, (0, 0, 0, edge))
-        elif edge:
+        if above is None or min(above.shape[2], x.shape[2]) < 2 * edge:
+            x = F.pad(x, (0, 0, edge, 0)) if above is None else torch.cat((above, x), 2)
+            seen = F.pad(x, (0, 0, 0, edge)) if last else x
+            few = seen.shape[2] <= 2 * edge
+            y = x.new_empty(len(x), layer.out_channels, 0, x.shape[3]) if few else between(layer, seen)
+        else:  # all but the first rows see nothing of those above: only for these both are copied side by side
+            y = between(layer, x, beyond=2 * edge)[:, :, : x.shape[2] + (edge if last else 0)]
+            y[:, :, : 2 * edge] = between(layer, torch.cat((above, x[:, :, : 2 * edge]), 2))
+        if edge and not last:
             self.keep(layer, x[:, :, -2 * edge :])
-        if x.shape[2] <= 2 * edge:
-            return x.new_empty(len(x), layer.out_channels, 0, x.shape[3])
-        x = x.to(layer.weight.dtype)
-        return F.conv2d(x, layer.weight, layer.bias, padding=(0, edge), groups=layer.groups)
+        return y
 
     def delay(self, key: object, x: Tensor, count: int) -> Tensor:
         """Return the first ``count`` of the rows that came and have not left; those of ``x`` come now."""
@@ -123,6 +125,15 @@ class Rows(Whole):
         """
         self._kept |= {key: self._kept[key].clone() for key in self._scattered}
         self._scattered.clear()
+
+
+def between(layer: nn.Conv2d, x: Tensor, *, beyond: int = 0) -> Tensor:
+    """Apply ``layer`` to the rows of ``x`` that have all their neighbours there, or among the ``beyond`` rows of zeros.
+
+    ``x`` ``[B, C, h, w]`` is cast to the dtype of the layer's weights; these rows are above and below it.
+    """
+    x = x.to(layer.weight.dtype)
+    return F.conv2d(x, layer.weight, layer.bias, padding=(beyond, layer.kernel_size[1] // 2), groups=layer.groups)
 
 
 def shuffled(x: Tensor, factor: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from upscale.models.base import Generator, Shapes, conv, count, factors, from_values, kaiming, to_values
 from upscale.models.layout import Layout
-from upscale.models.rows import Part, Rows, Whole, repeated, shuffled
+from upscale.models.rows import Part, Rows, Whole, between, repeated, shuffled
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residual scaling
 LAG = 5  # rows by which the result of a dense block lags behind: its convolutions
@@ -63,7 +63,7 @@ class ResidualDenseBlock(nn.Module):
         for lag, layer in enumerate((self.conv1, self.conv2, self.conv3, self.conv4), 1):
             first, last = (row - top for row in part.behind(lag).rows)
             if first < last:
-                y = self.act(_between(layer, room[:, :made, first - 1 : last + 1]))
+                y = self.act(between(layer, room[:, :made, first - 1 : last + 1]))
                 if self.conv1x1 is not None and layer is self.conv2:
                     y += self.conv1x1(room[:, :nf, first:last])
                 if self.conv1x1 is not None and layer is self.conv4:
@@ -74,7 +74,8 @@ class ResidualDenseBlock(nn.Module):
         rows.keep(self, room[:, :, -LAG - 1 :])
         if first == last:
             return room[:, :nf, :0]
-        return room[:, :nf, first:last] + RESIDUAL_SCALE * _between(self.conv5, room[:, :, first - 1 : last + 1])
+        y = between(self.conv5, room[:, :, first - 1 : last + 1])
+        return torch.add(room[:, :nf, first:last], y, alpha=RESIDUAL_SCALE)
 
 
 class RRDB(nn.Module):
@@ -96,7 +97,7 @@ class RRDB(nn.Module):
         for block in (self.rdb1, self.rdb2, self.rdb3):
             y = block.rows(y, part, rows, room)
             part = part.behind(LAG)
-        return rows.delay(self, x, y.shape[2]) + RESIDUAL_SCALE * y
+        return torch.add(rows.delay(self, x, y.shape[2]), y, alpha=RESIDUAL_SCALE)
 
 
 class RRDBNet(Generator):
@@ -301,8 +302,3 @@ class RRDBNet(Generator):
             x = block.rows(x, part, rows, room)
             part = part.behind(3 * LAG)
         return x, part
-
-
-def _between(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply the 3x3 ``layer`` to all rows of ``x`` but the first and the last, which are their neighbours."""
-    return F.conv2d(x, layer.weight, layer.bias, padding=(0, 1))
