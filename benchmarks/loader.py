@@ -86,7 +86,7 @@ def main() -> None:
     print("|---|---|---|--:|--:|--:|--:|")
     for name in arguments.recipe or ["compact"]:
         recipe = load_recipe(name, arguments.overrides)
-        pictures = open_pictures(arguments.data, crop_size(recipe.data.gt_size, recipe.scale))
+        pictures = open_pictures(arguments.data, crop_size(recipe.data.gt_size, recipe.scale), sizes=recipe.data.sizes)
         crops = f"{recipe.data.batch_size} x {recipe.data.gt_size}x{recipe.data.gt_size}"
         for precision, dtype in precisions.items():
             goal = replace(objective(recipe, device, Ranks()), autocast=dtype)

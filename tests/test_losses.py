@@ -78,6 +78,21 @@ def comb(sr: Array, gt: Array) -> float:
     return float((np.maximum(across, 0) ** 2).mean() + (np.maximum(down, 0) ** 2).mean())
 
 
+def excess(sr: Array, gt: Array) -> float:
+    """Of nine rows of eight pixels: one window."""
+    bell = (1 - np.cos(2 * np.pi * (np.arange(8) + 0.5) / 8)) / 8
+    waves = np.array([[max(abs(y), x) for x in range(5)] for y in (0, 1, 2, 3, 4, -3, -2, -1)])
+
+    def amplitudes(image: Array) -> Array:
+        window = luma(image)[:, :8] * bell * bell[:, None]
+        kernel = np.exp(-2j * np.pi * np.outer(np.arange(8), np.arange(8)) / 8)
+        both: Array = np.abs(kernel @ window @ kernel)[..., :5] + 0.5 / 255
+        return both
+
+    louder = np.maximum(np.log(amplitudes(sr) / amplitudes(gt)), 0)
+    return float(louder[:, waves >= 1].sum(-1).mean())
+
+
 def expected(name: str, sr: Array, gt: Array) -> float:
     difference = sr - gt
     spectrum = np.fft.rfft2(difference, norm="ortho")
@@ -96,6 +111,7 @@ def expected(name: str, sr: Array, gt: Array) -> float:
         "grid": grid(difference),
         "blocks": sum(grid(np.abs(np.diff(sr, axis=axis)) - np.abs(np.diff(gt, axis=axis))) for axis in (2, 3)),
         "comb": comb(sr, gt),
+        "excess": excess(sr, gt),
     }
     return float(values[name])
 
@@ -244,6 +260,21 @@ def test_comb_sees_a_dotted_line_beside_an_edge_as_strong_as_it_is() -> None:
     assert one > 1e-5
     assert float(LOSSES["comb"](gt, dotted)) < one / 10  # what GT has more of is texture that is missing
     assert float(LOSSES["comb"](gt + 2 * (dotted - gt), gt)) == pytest.approx(4 * one, rel=0.01)
+
+
+def test_excess_sees_a_weave_on_what_is_smooth_and_hardly_any_texture_on_texture() -> None:
+    torch.manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(64), torch.arange(80), indexing="ij")
+    weave = 1.5 / 255 * torch.cos(2 * torch.pi * (rows + columns) / 8)
+    smooth = (0.3 + rows / 200 + columns / 400).expand(1, 3, 64, 80)
+    texture = 0.5 + 0.1 * torch.randn(1, 3, 64, 80)
+    loss = LOSSES["excess"]
+    on_smooth = float(loss(smooth + weave, smooth))
+    assert on_smooth > 1
+    assert float(loss(texture + weave, texture)) < on_smooth / 4
+    assert float(loss(smooth, smooth + weave)) == 0  # what GT has more of is texture that is missing
+    longer = 1.5 / 255 * torch.cos(2 * torch.pi * rows / 24)
+    assert float(loss(smooth + longer, smooth)) < on_smooth / 10
 
 
 def test_blocks_sees_squares_of_four_pixels_and_no_texture() -> None:

@@ -58,6 +58,20 @@ def test_pictures_are_decoded_once_and_the_useless_listed(pictures: Pictures, tm
     assert again.digest == pictures.digest
 
 
+def test_pictures_are_there_reduced_as_well(pictures: Pictures, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    also = open_pictures(folder, 24, sizes=(0.5, 0.25))
+    names = list(also.names)
+    assert sorted(names) == ["0.png", "0.png", "sub/1.png", "sub/2.png"]
+    whole, half = (also.arrays[names.index("0.png") + i] for i in (0, 1))
+    assert np.array_equal(whole, picture(48, 64, 0))
+    assert half.shape == (24, 32, 3)
+    means = whole.reshape(24, 2, 32, 2, 3).mean((1, 3))
+    assert abs(half - means).max() <= 0.5
+    assert also.skipped == open_pictures(folder, 24).skipped, "of reduced ones that are too small, nothing is told"
+    assert list(open_pictures(folder, 32).names) == list(pictures.names)
+
+
 def test_crops_of_another_size_need_no_other_copy_and_the_unused_are_removed(
     pictures: Pictures, tmp_path: Path
 ) -> None:
@@ -546,7 +560,9 @@ def test_what_was_skipped_is_tried_again_when_it_can_be_read(tmp_path: Path, mon
     (tmp_path / "data").mkdir()
     for name in ("a.png", os.fsdecode(b"caf\xe9.png")):
         PILImage.fromarray(picture(48, 48)).save(tmp_path / "data" / name)
-    monkeypatch.setattr(data, "_load", lambda path: f"{path.name}: not now" if path.name == "a.png" else _load(path))
+    monkeypatch.setattr(
+        data, "_load", lambda sizes, path: f"{path.name}: not now" if path.name == "a.png" else _load(sizes, path)
+    )
     assert len(open_pictures(tmp_path / "data", 32).skipped) == 1
     monkeypatch.setattr(data, "_load", _load)
     assert len(open_pictures(tmp_path / "data", 32).skipped) == 1  # nothing has changed

@@ -102,9 +102,11 @@ def train(
         if lr is not None:
             if resolved.degradation.kind != "bicubic":
                 console.notice(f"--lr: {recipe} would degrade pictures itself; LR is taken as it is given")
+            if resolved.data.sizes:
+                console.notice("--lr: pairs stay as large as they are, whatever data.sizes says")
             pictures = open_pairs(data, lr, resolved, read, leaving)
         else:
-            pictures = open_pictures(data, edge, read, leaving)
+            pictures = open_pictures(data, edge, read, leaving, resolved.data.sizes)
     for text in pictures.skipped:
         console.notice(f"skipped {text}")
     if preview is not None:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -86,10 +87,12 @@ def open_pictures(
     smallest: int,
     on_picture: Callable[[int, int], None] | None = None,
     leaving: Collection[Path] = (),
+    sizes: Sequence[float] = (),
 ) -> Pictures:
     """Decode the pictures of ``folder`` once into the cache; those under ``smallest`` pixels wide or high are skipped.
 
     ``on_picture(done, total)`` is called while decoding. What lies in the subfolders ``leaving`` is not for training.
+    Each picture is there once more for each of ``sizes``, reduced to so much of its width and height.
 
     Raises:
         InputError: no picture can be used.
@@ -103,20 +106,23 @@ def open_pictures(
     readers = digest.copy()  # on which depends, too, what is skipped: a permission may be given, a plug-in come
     readers.update(f"{__version__} {[is_installed(row) for row in FORMATS]}".encode())
     readers.update(bytes(os.access(path, os.R_OK) for path in paths))
+    if sizes:
+        readers.update(f"{list(sizes)}".encode())
     cache = user_cache_path("upscale") / "train" / f"{readers.hexdigest()[:24]}.rgb"
     index = cache.with_suffix(".json")
     if not (index.is_file() and cache.is_file()):
         cache.parent.mkdir(parents=True, exist_ok=True)
         _forget_unused(cache.parent)
-        _decode(paths, folder, cache, index, on_picture)
+        _decode(paths, folder, sizes, cache, index, on_picture)
     index.touch()  # it is in use
     table = json.loads(index.read_text(encoding="utf-8"))
     everything = np.memmap(cache, np.uint8, "r") if table["shapes"] else np.empty(0, np.uint8)
     names, arrays, skipped, end = [], [], list(table["skipped"]), 0
-    for name, (height, width) in zip(table["names"], table["shapes"], strict=True):
+    for number, (name, (height, width)) in enumerate(zip(table["names"], table["shapes"], strict=True)):
         end += height * width * 3
         if min(height, width) < smallest:
-            skipped.append(f"{name}: {width}x{height} is smaller than a crop of {smallest}")
+            if name not in table["names"][max(0, number - len(sizes)) : number]:  # else it is a reduced one
+                skipped.append(f"{name}: {width}x{height} is smaller than a crop of {smallest}")
         else:
             names.append(name)
             arrays.append(everything[end - height * width * 3 : end].reshape(height, width, 3))
@@ -137,31 +143,39 @@ def _forget_unused(folder: Path) -> None:
 def _decode(
     paths: Sequence[Path],
     folder: Path,
+    sizes: Sequence[float],
     cache: Path,
     index: Path,
     on_picture: Callable[[int, int], None] | None,
 ) -> None:
     names, shapes, skipped = [], [], []
     with said_of(cache), replacing(cache) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
-        for done, (path, result) in enumerate(ahead(pool, _load, paths, 2 * (os.cpu_count() or 1)), 1):
+        loaded = ahead(pool, partial(_load, sizes), paths, 2 * (os.cpu_count() or 1))
+        for done, (path, result) in enumerate(loaded, 1):
             if isinstance(result, str):
                 skipped.append(result)
             else:
-                file.write(result.tobytes())
-                names.append(str(path.relative_to(folder)))
-                shapes.append(result.shape[:2])
+                for picture in result:
+                    file.write(picture.tobytes())
+                    names.append(str(path.relative_to(folder)))
+                    shapes.append(picture.shape[:2])
             if on_picture is not None:
                 on_picture(done, len(paths))
     with said_of(index), replacing(index) as temporary:  # written last: an index that exists has a whole cache
         temporary.write_text(json.dumps({"names": names, "shapes": shapes, "skipped": skipped}), encoding="utf-8")
 
 
-def _load(path: Path) -> Pixels | str:
+def _load(sizes: Sequence[float], path: Path) -> list[Pixels] | str:
+    """Return the picture of ``path`` and its reductions to ``sizes``, or why it cannot be used."""
     try:
-        image = read_image(path).laid_on(WHITE)
+        pixels = read_image(path).laid_on(WHITE).pixels
     except UpscaleError as error:
         return error.message
-    return to_array(to_tensor(image.pixels), np.dtype(np.uint8)) if image.pixels.dtype != np.uint8 else image.pixels
+    if pixels.dtype != np.uint8:
+        pixels = to_array(to_tensor(pixels), np.dtype(np.uint8))
+    height, width = pixels.shape[:2]
+    edges = [(max(1, round(size * width)), max(1, round(size * height))) for size in sizes]
+    return [pixels, *(cv2.resize(pixels, edge, interpolation=cv2.INTER_AREA) for edge in edges)]
 
 
 class Batches:

@@ -38,6 +38,9 @@ class DataConfig:
     """Part of the steps, the last ones, with crops of twice the edge, a quarter as many. They cost the same, and fewer
     of their pixels are so near to a border that the network sees less there than in a picture. Pictures without room
     for one are left out then; where none has room, nothing changes."""
+    sizes: tuple[float, ...] = ()
+    """What each picture is reduced to, as shares of its width and height, to cut crops from as well: photographs of
+    many megapixels show less in a crop than small pictures do."""
     drawn: float = 0.0
     """Part of the crops that are drawings made by the program (``drawings.draw``). Of those in batches that are reduced
     bicubic, half have LR without antialiasing."""
@@ -47,6 +50,8 @@ class DataConfig:
         within("data.batch_size", self.batch_size, 1)
         within("data.candidates", self.candidates, 1)
         within("data.drawn", self.drawn, 0, 1)
+        for size in self.sizes:
+            within("data.sizes", size, 0.01, 1)
         within("data.large", self.large, 0, 1)
         if self.large and self.batch_size % 4:
             raise ValueError(f"data.batch_size {self.batch_size} has no quarter, which data.large needs")
