@@ -272,7 +272,7 @@ def test_excess_sees_a_weave_on_what_is_smooth_and_hardly_any_texture_on_texture
     on_smooth = float(loss(smooth + weave, smooth))
     assert on_smooth > 1
     assert float(loss(texture + weave, texture)) < on_smooth / 4
-    assert float(loss(smooth, smooth + weave)) == 0  # what GT has more of is texture that is missing
+    assert float(loss(smooth, smooth + weave)) < 1e-3  # what GT has more of is texture that is missing
     longer = 1.5 / 255 * torch.cos(2 * torch.pi * rows / 24)
     assert float(loss(smooth + longer, smooth)) < on_smooth / 10
 
