@@ -84,13 +84,13 @@ def excess(sr: Array, gt: Array) -> float:
     waves = np.array([[max(abs(y), x) for x in range(5)] for y in (0, 1, 2, 3, 4, -3, -2, -1)])
 
     def amplitudes(image: Array) -> Array:
-        window = luma(image)[:, :8] * bell * bell[:, None]
+        window = image[:, :, :8] * bell * bell[:, None]
         kernel = np.exp(-2j * np.pi * np.outer(np.arange(8), np.arange(8)) / 8)
         both: Array = np.abs(kernel @ window @ kernel)[..., :5] + 0.5 / 255
         return both
 
     louder = np.maximum(np.log(amplitudes(sr) / amplitudes(gt)), 0)
-    return float(louder[:, waves >= 1].sum(-1).mean())
+    return float(louder[:, :, waves >= 1].sum(-1).mean())
 
 
 def expected(name: str, sr: Array, gt: Array) -> float:

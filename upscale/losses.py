@@ -136,21 +136,22 @@ def comb(sr: Tensor, gt: Tensor) -> Tensor:
 
 
 def excess(sr: Tensor, gt: Tensor) -> Tensor:
-    """Sum of the logarithms of how much stronger the waves of at most eight pixels in luma are in ``sr``.
+    """Sum of the logarithms of how much stronger the waves of at most eight pixels are in ``sr``.
 
-    A mean over windows of 16 x 16, half overlapping. Where the original has such waves, texture of any phase costs next
-    to nothing; where it is smooth, as skin and sky are, a weave or grain of half a level does.
+    A mean over channels and windows of 16 x 16, half overlapping. Where the original has such waves, texture of any
+    phase costs next to nothing; where it is smooth, as skin and sky are, a weave or grain of half a level does. Of luma
+    alone, the weave becomes one of colours.
     """
     ratio = (_fine(sr) + FAINT) / (_fine(gt) + FAINT)
     return ratio.log().clamp_min(0).sum(-1).mean()
 
 
 def _fine(image: Tensor) -> Tensor:
-    """Return half the amplitudes ``[..., waves]`` of the waves of at most eight pixels in luma, by windows."""
+    """Return half the amplitudes ``[..., waves]`` of the waves of at most eight pixels, by channels and windows."""
     edge = min(16, *image.shape[-2:])
     place = torch.arange(edge, dtype=image.dtype, device=image.device)
     bell = (1 - torch.cos(2 * torch.pi * (place + 0.5) / edge)) / edge
-    windows = rgb_to_y(image).unfold(1, edge, edge // 2).unfold(2, edge, edge // 2)
+    windows = image.unfold(2, edge, edge // 2).unfold(3, edge, edge // 2)
     waves = torch.fft.fftfreq(edge, device=image.device).abs()
     fine = torch.maximum(waves[:, None], waves[: edge // 2 + 1]) >= 1 / 8
     amplitudes: Tensor = torch.fft.rfft2(windows * bell * bell[:, None])[..., fine].abs()

@@ -196,7 +196,7 @@ def test_without_its_adversarial_weight_a_gan_trains_the_same_generator(
 def test_texture_is_asked_for_as_much_as_the_recipe_says_where_lr_is_degraded(
     pictures: Pictures, extractor_files: dict[str, Path]
 ) -> None:
-    weights = [f"losses.{name}=0" for name in ("colour", "reduced", "grid", "blocks", "comb")]
+    weights = [f"losses.{name}=0" for name in ("colour", "reduced", "grid", "blocks", "comb", "excess")]
     recipe = tiny("compact-photo", extractor_files, "degradation.clean=0.5", "degradation.texture=0.25", *weights)
     made = [Batches(pictures, recipe).batch(step) for step in range(12)]
     assert {batch.texture for batch in made} == {0.25, 1.0}
