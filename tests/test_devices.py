@@ -113,6 +113,11 @@ def test_a_full_gpu_leaves_putting_together_to_the_cpu(
         assert given[0] == GPU
 
 
+def test_strips_of_half_precision_take_the_memory_of_float32() -> None:
+    full, half = (default_tile(CPU, precision, streams=True) for precision in (Precision.FP32, Precision.BF16))
+    assert half**2 == pytest.approx(2 * full**2, rel=0.05)
+
+
 def test_tiles_are_larger_on_a_gpu_with_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     free = VERY_ROOMY
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
