@@ -42,7 +42,7 @@ class ResidualDenseBlock(nn.Module):
         x4 = self.act(self.conv4(torch.cat((x, x1, x2, x3), 1)))
         if self.conv1x1 is not None:
             x4 = x4 + x2
-        return torch.add(x, self.conv5(torch.cat((x, x1, x2, x3, x4), 1)), alpha=RESIDUAL_SCALE)
+        return x + RESIDUAL_SCALE * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))  # type: ignore[no-any-return]
 
     def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
         """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``.
@@ -74,8 +74,7 @@ class ResidualDenseBlock(nn.Module):
         rows.keep(self, room[:, :, -LAG - 1 :])
         if first == last:
             return room[:, :nf, :0]
-        y = between(self.conv5, room[:, :, first - 1 : last + 1])
-        return torch.add(room[:, :nf, first:last], y, alpha=RESIDUAL_SCALE)
+        return room[:, :nf, first:last] + RESIDUAL_SCALE * between(self.conv5, room[:, :, first - 1 : last + 1])
 
 
 class RRDB(nn.Module):
@@ -89,7 +88,7 @@ class RRDB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=RESIDUAL_SCALE)
+        return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))  # type: ignore[no-any-return]
 
     def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
         """Map the rows ``x`` of ``part`` to those of ``part.behind(3 * LAG)``, with ``room`` for each of the blocks."""
@@ -97,7 +96,7 @@ class RRDB(nn.Module):
         for block in (self.rdb1, self.rdb2, self.rdb3):
             y = block.rows(y, part, rows, room)
             part = part.behind(LAG)
-        return torch.add(rows.delay(self, x, y.shape[2]), y, alpha=RESIDUAL_SCALE)
+        return rows.delay(self, x, y.shape[2]) + RESIDUAL_SCALE * y
 
 
 class RRDBNet(Generator):
