@@ -140,6 +140,23 @@ def test_what_cannot_be_is_refused_before_any_work(
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_are_cut_reduced_as_well_but_pairs_are_not(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    sizes = ("--set", "data.sizes=[0.8]", "--set", "data.gt_size=16")
+    PILImage.fromarray(picture(30, 32)).save(tmp_path / "valid" / "a.png")
+
+    def used(name: str, *arguments: str) -> tuple[int, str]:
+        code, _, err = run("train", "data", "--out", name, *SET, *sizes, *arguments)
+        assert code == 0
+        return json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[0])["pictures"], err
+
+    count, err = used("made")
+    assert count == 2
+    assert "data.sizes" not in err
+    count, err = used("given", "--lr", "valid")
+    assert count == 1
+    assert "pairs stay as large as they are, whatever data.sizes says" in " ".join(err.split())
+
+
 def test_a_preview_replaces_no_file_unasked(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run("train", "data", *SET, "--preview", "sheet.png")[0] == 0
     first = (tmp_path / "sheet.png").read_bytes()
