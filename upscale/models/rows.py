@@ -79,14 +79,16 @@ class Rows(Whole):
         Returns the rows that are final: k // 2 less at first, as many more at last.
         """
         above, edge = self._kept.get(layer), layer.kernel_size[0] // 2
-        if above is None or min(above.shape[2], x.shape[2]) < 2 * edge:
+        if x.shape[2] < max(1, 2 * edge) or (above is not None and above.shape[2] < 2 * edge):
             x = F.pad(x, (0, 0, edge, 0)) if above is None else torch.cat((above, x), 2)
             seen = F.pad(x, (0, 0, 0, edge)) if last else x
             few = seen.shape[2] <= 2 * edge
             y = x.new_empty(len(x), layer.out_channels, 0, x.shape[3]) if few else between(layer, seen)
         else:  # all but the first rows see nothing of those above: only for these both are copied side by side
-            y = between(layer, x, beyond=2 * edge)[:, :, : x.shape[2] + (edge if last else 0)]
-            y[:, :, : 2 * edge] = between(layer, torch.cat((above, x[:, :, : 2 * edge]), 2))
+            beyond = edge if above is None else 2 * edge
+            y = between(layer, x, beyond=beyond)[:, :, : x.shape[2] + beyond - (edge if last else 2 * edge)]
+            if above is not None:
+                y[:, :, : 2 * edge] = between(layer, torch.cat((above, x[:, :, : 2 * edge]), 2))
         if edge and not last:
             self.keep(layer, x[:, :, -2 * edge :])
         return y
@@ -96,6 +98,17 @@ class Rows(Whole):
         waiting = torch.cat((self._kept[key], x), 2) if key in self._kept else x
         self.keep(key, waiting[:, :, count:])
         return waiting[:, :, :count]
+
+    def add_delayed(self, key: object, x: Tensor, y: Tensor) -> Tensor:
+        """Add to ``y``, in place, as many rows of ``x`` as ``delay`` would return, without a copy of them."""
+        kept = self._kept.get(key)
+        late = 0 if kept is None else kept.shape[2]
+        if kept is None or late > y.shape[2]:
+            return y.add_(self.delay(key, x, y.shape[2]))
+        y[:, :, :late] += kept
+        y[:, :, late:] += x[:, :, : y.shape[2] - late]
+        self.keep(key, x[:, :, y.shape[2] - late :])
+        return y
 
     def bilinear(self, key: object, x: Tensor, scale: int, *, last: bool) -> Tensor:
         """Enlarge the rows ``x`` bilinearly; half of what the last one makes comes when the next is known."""

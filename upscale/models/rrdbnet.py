@@ -44,37 +44,84 @@ class ResidualDenseBlock(nn.Module):
             x4 = x4 + x2
         return x + RESIDUAL_SCALE * self.conv5(torch.cat((x, x1, x2, x3, x4), 1))  # type: ignore[no-any-return]
 
-    def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
-        """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``.
-
-        ``room`` ``[B, F + 4 * G, n, w]``, n at least those of ``part`` and ``LAG + 1``, is where results are put beside
-        what they are made of. Its contents before and after mean nothing.
-        """
+    def rows(self, x: Tensor, part: Part, rows: Rows, memory: Tensor) -> Tensor:
+        """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``, with the room that ``memory`` gives."""
         nf, grow = self.conv1.in_channels, self.conv1.out_channels
         top = part.start - LAG - 1  # the row that the first of the room is
-        room = room[:, :, : part.stop - top]
+        room = Room(memory, x, nf + 4 * grow, grow, part.stop - top, whole=self.conv1x1 is not None)
         above = rows.kept(self)
-        room[:, :, : LAG + 1] = 0 if above is None else above
+        room.rows(0, LAG + 1).copy_(torch.zeros((), dtype=x.dtype) if above is None else above)
         first, last = part.rows
-        room[:, :nf, first - top : last - top] = x
+        room.put(0, first - top, x)
         if part.start <= part.height < part.stop:
-            room[:, :, part.height - top] = 0  # the padding of all convolutions
+            room.rows(part.height - top, part.stop - top).zero_()  # the padding of all convolutions
         made = nf
         for lag, layer in enumerate((self.conv1, self.conv2, self.conv3, self.conv4), 1):
             first, last = (row - top for row in part.behind(lag).rows)
             if first < last:
-                y = self.act(between(layer, room[:, :made, first - 1 : last + 1]))
+                y = self.act(room.convolved(layer, first, last))
                 if self.conv1x1 is not None and layer is self.conv2:
-                    y += self.conv1x1(room[:, :nf, first:last])
+                    y += self.conv1x1(room.features(0, nf, first, last))
                 if self.conv1x1 is not None and layer is self.conv4:
-                    y += room[:, nf + grow : nf + 2 * grow, first:last]
-                room[:, made : made + grow, first:last] = y
+                    y += room.features(nf + grow, grow, first, last)
+                room.put(made, first, y)
             made += grow
         first, last = (row - top for row in part.behind(LAG).rows)
-        rows.keep(self, room[:, :, -LAG - 1 :])
+        rows.keep(self, room.rows(part.stop - top - LAG - 1, part.stop - top))
         if first == last:
-            return room[:, :nf, :0]
-        return room[:, :nf, first:last] + RESIDUAL_SCALE * between(self.conv5, room[:, :, first - 1 : last + 1])
+            return x[:, :, :0]
+        y = room.convolved(self.conv5, first, last).mul_(RESIDUAL_SCALE)
+        room.grouped(y).add_(room.features(0, nf, first, last))
+        return y
+
+
+class Room:
+    """Where a dense block puts what it makes beside what it is made of: rows ``[B, C, n, w]``.
+
+    In bf16 on a CPU, groups of as many features as a convolution adds are the depth of a volume ``[B, G, C/G, n, w]``:
+    the first of them lie side by side, so that they are convolved without a copy, and as fast. In float32 that is slow.
+    """
+
+    def __init__(self, memory: Tensor, like: Tensor, features: int, group: int, rows: int, *, whole: bool) -> None:
+        """Lay features out in ``memory``, for images like ``like``; ``whole``: not in groups."""
+        batch, width = len(like), like.shape[3]
+        memory = memory[: batch * features * rows * width]
+        self.group = 0
+        if like.device.type == "mps":
+            self.pixels = memory.view(batch, features, rows, width)
+        elif whole or like.device.type != "cpu" or like.dtype != torch.bfloat16 or group % 32 or features % group:
+            self.pixels = memory.view(batch, rows, width, features).permute(0, 3, 1, 2)
+        else:
+            self.group = group
+            self.pixels = memory.view(batch, features // group, rows, width, group).permute(0, 4, 1, 2, 3)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return all features of some rows."""
+        return self.pixels[..., first:last, :]
+
+    def features(self, at: int, count: int, first: int, last: int) -> Tensor:
+        """Return ``count`` features from ``at`` on of the rows ``first`` to ``last``, ``grouped``."""
+        if self.group:
+            return self.pixels[:, :, at // self.group : (at + count) // self.group, first:last]
+        return self.pixels[:, at : at + count, first:last]
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """Return a view of ``x`` ``[B, C, n, w]`` as features lie here."""
+        if not self.group:
+            return x
+        return x.view(len(x), x.shape[1] // self.group, self.group, *x.shape[2:]).transpose(1, 2)
+
+    def put(self, at: int, first: int, x: Tensor) -> None:
+        """Copy ``x`` ``[B, C, n, w]`` to the features from ``at`` on and the rows from ``first`` on."""
+        self.features(at, x.shape[1], first, first + x.shape[2]).copy_(self.grouped(x))
+
+    def convolved(self, layer: nn.Conv2d, first: int, last: int) -> Tensor:
+        """Apply ``layer`` to the first features, for the rows ``first`` to ``last``: ``[B, O, n, w]``."""
+        if not self.group:
+            return between(layer, self.pixels[:, : layer.in_channels, first - 1 : last + 1])
+        weight = self.grouped(layer.weight)  # [O, G, I/G, 3, 3]
+        volume = self.pixels[:, :, : layer.in_channels // self.group]
+        return F.conv3d(volume, weight, layer.bias, padding=(0, 0, 1))[:, :, 0, first - 1 : last - 1]
 
 
 class RRDB(nn.Module):
@@ -90,13 +137,13 @@ class RRDB(nn.Module):
         """Map ``x`` ``[B, F, h, w]`` to the same shape."""
         return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))  # type: ignore[no-any-return]
 
-    def rows(self, x: Tensor, part: Part, rows: Rows, room: Tensor) -> Tensor:
-        """Map the rows ``x`` of ``part`` to those of ``part.behind(3 * LAG)``, with ``room`` for each of the blocks."""
+    def rows(self, x: Tensor, part: Part, rows: Rows, memory: Tensor) -> Tensor:
+        """Map the rows ``x`` of ``part`` to those of ``part.behind(3 * LAG)``, in the room that ``memory`` gives."""
         y = x
         for block in (self.rdb1, self.rdb2, self.rdb3):
-            y = block.rows(y, part, rows, room)
+            y = block.rows(y, part, rows, memory)
             part = part.behind(LAG)
-        return rows.delay(self, x, y.shape[2]) + RESIDUAL_SCALE * y
+        return rows.add_delayed(self, x, y.mul_(RESIDUAL_SCALE))
 
 
 class RRDBNet(Generator):
@@ -290,14 +337,10 @@ class RRDBNet(Generator):
 
     def _body_rows(self, x: Tensor, part: Part, rows: Rows) -> tuple[Tensor, Part]:
         """Return the rows of the body's result that are final once those of ``part`` are known, and their part."""
-        room = torch.empty(
-            (len(x), self.config.num_feat + 4 * self.config.num_grow_ch, part.stop - part.start + LAG + 1, x.shape[3]),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.contiguous_format if x.device.type == "mps" else torch.channels_last,
-        )
+        features = self.config.num_feat + 4 * self.config.num_grow_ch
+        memory = x.new_empty(len(x) * features * (part.stop - part.start + LAG + 1) * x.shape[3])
         for block in self.body:
             assert isinstance(block, RRDB)
-            x = block.rows(x, part, rows, room)
+            x = block.rows(x, part, rows, memory)
             part = part.behind(3 * LAG)
         return x, part
