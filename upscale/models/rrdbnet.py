@@ -48,13 +48,15 @@ class ResidualDenseBlock(nn.Module):
         """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``, with the room that ``memory`` gives."""
         nf, grow = self.conv1.in_channels, self.conv1.out_channels
         top = part.start - LAG - 1  # the row that the first of the room is
-        room = Room(memory, x, nf + 4 * grow, grow, part.stop - top, whole=self.conv1x1 is not None)
+        # The last is the row below the bottom, of zeros, where the part goes on below it.
+        count = max(LAG + 1, min(part.stop, part.height + 1) - top)
+        room = Room(memory, x, nf + 4 * grow, grow, count, whole=self.conv1x1 is not None)
         above = rows.kept(self)
         room.rows(0, LAG + 1).copy_(torch.zeros((), dtype=x.dtype) if above is None else above)
         first, last = part.rows
         room.put(0, first - top, x)
         if part.start <= part.height < part.stop:
-            room.rows(part.height - top, part.stop - top).zero_()  # the padding of all convolutions
+            room.rows(part.height - top, count).zero_()  # the padding of all convolutions
         made = nf
         for lag, layer in enumerate((self.conv1, self.conv2, self.conv3, self.conv4), 1):
             first, last = (row - top for row in part.behind(lag).rows)
@@ -67,7 +69,8 @@ class ResidualDenseBlock(nn.Module):
                 room.put(made, first, y)
             made += grow
         first, last = (row - top for row in part.behind(LAG).rows)
-        rows.keep(self, room.rows(part.stop - top - LAG - 1, part.stop - top))
+        kept = room.rows(min(count, part.stop - part.start), count)
+        rows.keep(self, F.pad(kept, (0, 0, 0, LAG + 1 - kept.shape[-2])))
         if first == last:
             return x[:, :, :0]
         y = room.convolved(self.conv5, first, last).mul_(RESIDUAL_SCALE)
