@@ -52,7 +52,10 @@ class ResidualDenseBlock(nn.Module):
         count = max(LAG + 1, min(part.stop, part.height + 1) - top)
         room = Room(memory, x, nf + 4 * grow, grow, count, whole=self.conv1x1 is not None)
         above = rows.kept(self)
-        room.rows(0, LAG + 1).copy_(torch.zeros((), dtype=x.dtype) if above is None else above)
+        if above is None:
+            room.rows(0, LAG + 1).zero_()
+        else:
+            room.rows(0, LAG + 1).copy_(above)
         first, last = part.rows
         room.put(0, first - top, x)
         if part.start <= part.height < part.stop:
