@@ -179,11 +179,13 @@ def serve(task: Task, pipe: Connection) -> None:
 
 def compare(title: str, config: dict[str, object], size: int, fast: Precision, repeats: int, threads: int) -> None:
     """Print the rows of one network."""
-    hows = dict.fromkeys(["float32 eager", "ours, fp32", f"ours, {fast}"])
+    hows = ["float32 eager", "ours, fp32"]
+    if fast is not Precision.FP32:
+        hows.append(f"ours, {fast}")
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
-        hows["onnxruntime"] = None
+        hows.append("onnxruntime")
         if importlib.util.find_spec("openvino"):
-            hows["OpenVINO"] = None
+            hows.append("OpenVINO")
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         tasks = [Task(how, config, size, fast, threads, Path(folder) / "network.onnx") for how in hows]
