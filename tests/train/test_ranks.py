@@ -16,6 +16,7 @@ import torch
 from PIL import Image as PILImage
 
 from tests.conftest import picture
+from upscale.device import has_native_bf16
 from upscale.train.ranks import Ranks, own_device
 from upscale.train.recipe import load_recipe
 from upscale.train.start import objective
@@ -91,9 +92,12 @@ def alone(folder: Path) -> list[dict[str, Any]]:
 
 def assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
     assert [each["step"] for each in one] == [each["step"] for each in two] == [1, 2, 3, 4, 5, 6]
+    # In bf16, in which a CPU that has it trains, sums over four crops are rounded otherwise than over eight; processes with
+    # the same crops would be .03 apart in the first step.
+    loss, gradient = (1e-2, 5e-2) if has_native_bf16() else (1e-4, 1e-3)
     for a, b in zip(one, two, strict=True):
-        assert a["l1_luma"] == pytest.approx(b["l1_luma"], rel=1e-4)
-        assert a["gradient"] == pytest.approx(b["gradient"], rel=1e-3)
+        assert a["l1_luma"] == pytest.approx(b["l1_luma"], rel=loss)
+        assert a["gradient"] == pytest.approx(b["gradient"], rel=gradient)
 
 
 def test_two_processes_train_like_one_with_twice_the_batch(folder: Path, alone: list[dict[str, Any]]) -> None:
