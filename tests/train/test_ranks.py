@@ -92,8 +92,8 @@ def alone(folder: Path) -> list[dict[str, Any]]:
 
 def assert_alike(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> None:
     assert [each["step"] for each in one] == [each["step"] for each in two] == [1, 2, 3, 4, 5, 6]
-    # In bf16, in which a CPU that has it trains, sums over four crops are rounded otherwise than over eight; processes with
-    # the same crops would be .03 apart in the first step.
+    # In bf16, in which a CPU that has it trains, sums over four crops are rounded otherwise than over eight; processes
+    # with the same crops would be .03 apart in the first step.
     loss, gradient = (1e-2, 5e-2) if has_native_bf16() else (1e-4, 1e-3)
     for a, b in zip(one, two, strict=True):
         assert a["l1_luma"] == pytest.approx(b["l1_luma"], rel=loss)
