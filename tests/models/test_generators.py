@@ -253,6 +253,22 @@ def test_compact_starts_with_lr_in_its_features_and_interpolates_it(scale: int, 
     assert not generator.passing()
 
 
+def test_features_that_hold_lr_tell_all_its_levels_in_bf16() -> None:
+    generator = make({"arch": "compact", "num_conv": 4})
+    generator.initialise()
+    *_, middle, last = [layer for layer in generator.modules() if isinstance(layer, torch.nn.Conv2d)]
+    last.weight.data[:, 3:] = 0
+    lr = (torch.arange(768.0) % 256 / 255).view(1, 3, 16, 16)
+    with torch.inference_mode():
+        exact = generator(lr)
+        seen = middle.weight[3:, :3].clone()
+        generator.to_precision(torch.bfloat16)
+        torch.testing.assert_close(generator(lr), exact, rtol=0, atol=1e-5)
+        generator.to_precision(torch.bfloat16)  # is so already
+        torch.testing.assert_close(generator(lr), exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(middle.weight[3:, :3].float(), seen * 256 / 255, rtol=0.005, atol=1e-6)
+
+
 def streaming() -> list[dict[str, Any]]:
     """Return random small networks that take rows, of every architecture that does."""
     configs = [draw(arch, seed) for arch in TRAINED for seed in range(12)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -117,9 +118,11 @@ class Generator(nn.Module):
 
         A picture's own eight bits do not fit into bf16's, so what reads the picture and what writes it is float32.
         """
+        edges = [self.get_submodule(name) for name in self.edges]
+        whole = [copy.deepcopy(edge.state_dict()) for edge in edges]
         self.to(dtype)
-        for name in self.edges:
-            self.get_submodule(name).float()
+        for edge, state in zip(edges, whole, strict=True):
+            edge.float().load_state_dict(state)  # to() has rounded it
 
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge ``lr`` ``[B, 3, h, w]``, or ``[B, 4, h, w]`` where the network takes alpha."""

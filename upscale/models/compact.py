@@ -118,6 +118,20 @@ class Compact(Generator):
         )
         return {name: channels for name, _ in before} if whole else {}
 
+    def to_precision(self, dtype: torch.dtype) -> None:
+        """Cast the layers in between. In bf16, features that hold LR then hold 255/256 of it.
+
+        Eight bits of fraction tell multiples of 1/256 exactly, those of 1/255 to half a level; what sees these features
+        is scaled back.
+        """
+        held = self.config.num_ch if dtype is torch.bfloat16 and self.passing() else 0
+        first, *between, last = self._convolutions().values()
+        first.weight.data[:held] *= 255 / 256
+        for layer in between:
+            layer.weight.data[held:, :held] *= 256 / 255
+        last.weight.data[:, :held] *= 256 / 255
+        super().to_precision(dtype)
+
     def _convolutions(self) -> dict[str, nn.Conv2d]:
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d)}
 
