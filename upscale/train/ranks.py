@@ -94,6 +94,9 @@ def joined() -> Iterator[Ranks]:
     if place is None:
         yield Ranks()
         return
+    # What is imported later, by an optimizer, would take the group as the default of its functions and keep it: its
+    # threads would run on into the end of the interpreter, which sometimes aborts for that.
+    import torch.distributed.nn
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # public, but not marked so
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
