@@ -47,15 +47,16 @@ class ResidualDenseBlock(nn.Module):
     def rows(self, x: Tensor, part: Part, rows: Rows, memory: Tensor) -> Tensor:
         """Map the rows ``x`` of ``part`` to those of ``part.behind(LAG)``, with the room that ``memory`` gives."""
         nf, grow = self.conv1.in_channels, self.conv1.out_channels
-        top = part.start - LAG - 1  # the row that the first of the room is
+        top = _top(part.start)  # the row that the first of the room is
+        before = part.start - top
         # The last is the row below the bottom, of zeros, where the part goes on below it.
-        count = max(LAG + 1, min(part.stop, part.height + 1) - top)
+        count = max(before, min(part.stop, part.height + 1) - top)
         room = Room(memory, x, nf + 4 * grow, grow, count, whole=self.conv1x1 is not None)
         above = rows.kept(self)
         if above is None:
-            room.rows(0, LAG + 1).zero_()
+            room.rows(0, before).zero_()
         else:
-            room.rows(0, LAG + 1).copy_(above)
+            room.rows(0, before).copy_(above)
         first, last = part.rows
         room.put(0, first - top, x)
         if part.start <= part.height < part.stop:
@@ -72,13 +73,19 @@ class ResidualDenseBlock(nn.Module):
                 room.put(made, first, y)
             made += grow
         first, last = (row - top for row in part.behind(LAG).rows)
-        kept = room.rows(min(count, part.stop - part.start), count)
-        rows.keep(self, F.pad(kept, (0, 0, 0, LAG + 1 - kept.shape[-2])))
+        next_top = _top(part.stop)
+        kept = room.rows(min(count, next_top - top), count)
+        rows.keep(self, F.pad(kept, (0, 0, 0, part.stop - next_top - kept.shape[-2])))
         if first == last:
             return x[:, :, :0]
         y = room.convolved(self.conv5, first, last).mul_(RESIDUAL_SCALE)
         room.grouped(y).add_(room.features(0, nf, first, last))
         return y
+
+
+def _top(start: int) -> int:
+    """Return the first row that a dense block looks at for a part from ``start`` on; above the image is one of zeros."""
+    return max(start - LAG, 0) - 1
 
 
 class Room:
