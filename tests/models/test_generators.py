@@ -308,6 +308,23 @@ def test_rows_in_bf16_are_those_of_float32_but_for_rounding(parts: list[int]) ->
     assert off.abs().max() < 0.05 * exact.std()
 
 
+def test_sums_around_dense_blocks_stay_float32_in_bf16() -> None:
+    generator = make({"arch": "rrdbnet", "num_block": 1})
+    (block,) = generator.recurring()
+    for parameter in block.parameters():
+        parameter.data.zero_()  # dense blocks add nothing
+    generator.to_precision(torch.bfloat16)
+    given: list[torch.dtype] = []
+    block.register_forward_pre_hook(lambda _block, x: given.append(x[0].dtype))
+    generator(torch.rand(1, 3, 9, 7))
+    assert given == [torch.float32]
+    x = torch.rand(1, 64, 23, 7)
+    sums = x + 0.2 * x.bfloat16().float()
+    assert torch.equal(block(x), sums)
+    memory = torch.empty(192 * (23 + 15 + 6) * 7, dtype=torch.bfloat16)
+    assert torch.equal(block.rows(x, Part(0, 23 + 15, 23), Rows(), memory), sums)  # type: ignore[operator]
+
+
 def by_rows(generator: Generator, picture: torch.Tensor, parts: list[int]) -> torch.Tensor:
     """Return what ``generator`` makes of ``picture``, so many rows after so many."""
     m, height = generator.multiple_of, picture.shape[2]

@@ -84,7 +84,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 def _top(start: int) -> int:
-    """Return the first row that a dense block looks at for a part from ``start`` on; above the image is one of zeros."""
+    """Return the first row that a dense block looks at for a part from ``start`` on: above the image, one of zeros."""
     return max(start - LAG, 0) - 1
 
 
@@ -102,7 +102,7 @@ class Room:
         self.group = 0
         if like.device.type == "mps":
             self.pixels = memory.view(batch, features, rows, width)
-        elif whole or like.device.type != "cpu" or like.dtype != torch.bfloat16 or group % 32 or features % group:
+        elif whole or like.device.type != "cpu" or memory.dtype != torch.bfloat16 or group % 32 or features % group:
             self.pixels = memory.view(batch, rows, width, features).permute(0, 3, 1, 2)
         else:
             self.group = group
@@ -147,8 +147,9 @@ class RRDB(nn.Module):
         self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch, slope, plus=plus)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` ``[B, F, h, w]`` to the same shape."""
-        return x + RESIDUAL_SCALE * self.rdb3(self.rdb2(self.rdb1(x)))  # type: ignore[no-any-return]
+        """Map ``x`` ``[B, F, h, w]`` to the same shape and dtype."""
+        y = self.rdb3(self.rdb2(self.rdb1(x.to(self.rdb1.conv1.weight.dtype))))
+        return x + RESIDUAL_SCALE * y.to(x.dtype)  # type: ignore[no-any-return]
 
     def rows(self, x: Tensor, part: Part, rows: Rows, memory: Tensor) -> Tensor:
         """Map the rows ``x`` of ``part`` to those of ``part.behind(3 * LAG)``, in the room that ``memory`` gives."""
@@ -156,7 +157,7 @@ class RRDB(nn.Module):
         for block in (self.rdb1, self.rdb2, self.rdb3):
             y = block.rows(y, part, rows, memory)
             part = part.behind(LAG)
-        return rows.add_delayed(self, x, y.mul_(RESIDUAL_SCALE))
+        return rows.add_delayed(self, x, y.to(x.dtype).mul_(RESIDUAL_SCALE))
 
 
 class RRDBNet(Generator):
@@ -330,14 +331,16 @@ class RRDBNet(Generator):
             x = rows.conv(self.conv_first, F.pixel_unshuffle(x, m) if m > 1 else x, last=part.last)
         else:
             x = x.new_empty(len(x), config.num_feat, 0, x.shape[3] // m)
-        trunk = x = x.to(self.conv_body.weight.dtype)  # [B, F, h/m, w/m]
+        dtype = self.conv_body.weight.dtype
+        # The sums around the blocks: 23 roundings to bf16, one after the other, are most of what it differs by.
+        trunk = x = x.to(torch.float32 if dtype == torch.bfloat16 else dtype)  # [B, F, h/m, w/m]
         if isinstance(rows, Rows):
             x, part = self._body_rows(x, part.behind_one_layer(), rows)
         else:
             x = self.body(x)
         last = part.last
         x = rows.conv(self.conv_body, x, last=last)
-        x = x + rows.delay(self, trunk, x.shape[2])
+        x = (x + rows.delay(self, trunk, x.shape[2])).to(dtype)
         for i, factor in enumerate(self.factors):
             up = self.get_submodule(f"conv_up{i + 1}")
             assert isinstance(up, nn.Conv2d)
@@ -351,7 +354,8 @@ class RRDBNet(Generator):
     def _body_rows(self, x: Tensor, part: Part, rows: Rows) -> tuple[Tensor, Part]:
         """Return the rows of the body's result that are final once those of ``part`` are known, and their part."""
         features = self.config.num_feat + 4 * self.config.num_grow_ch
-        memory = x.new_empty(len(x) * features * (part.stop - part.start + LAG + 1) * x.shape[3])
+        size = len(x) * features * (part.stop - part.start + LAG + 1) * x.shape[3]
+        memory = x.new_empty(size, dtype=self.conv_body.weight.dtype)
         for block in self.body:
             assert isinstance(block, RRDB)
             x = block.rows(x, part, rows, memory)
